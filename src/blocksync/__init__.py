@@ -1,0 +1,1 @@
+"""The engine: devices, extents and digests. It knows nothing of guests."""

@@ -1,0 +1,68 @@
+"""What can go wrong, and the exit code that each kind of failure owns.
+
+This is the one table of exit codes; both commands use it and `docs/runbook.md` shows it.
+An error says three things: the thing it is about, the cause, and the way out.
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of `blocksync` and `xen2kvm`."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    REFUSED = 3
+    DIFFERENCES = 4
+    INTERRUPTED = 5
+
+
+class BlocksyncError(Exception):
+    """Base of every error that the user is meant to read.
+
+    `thing` is what the error is about (a path, a device, `file:line:column`), `cause` what is wrong
+    with it, `way_out` what to do next (may be empty when nothing sensible can be advised).
+    """
+
+    exit_code = ExitCode.FAILED
+
+    def __init__(self, thing: object, cause: str, way_out: str = "") -> None:
+        super().__init__(f"{thing}: {cause}" + (f"\n  way out: {way_out}" if way_out else ""))
+        self.thing = str(thing)
+        self.cause = cause
+        self.way_out = way_out
+
+
+class Failed(BlocksyncError):
+    """Something broke while work was under way (I/O error, a tool that failed)."""
+
+    exit_code = ExitCode.FAILED
+
+
+class Usage(BlocksyncError):
+    """The input is wrong: an option, a configuration, a plan. Nothing was written."""
+
+    exit_code = ExitCode.USAGE
+
+
+class Refused(BlocksyncError):
+    """A guard said no. `guard` is the name that `--override` takes. Nothing was written."""
+
+    exit_code = ExitCode.REFUSED
+
+    def __init__(self, thing: object, cause: str, way_out: str = "", *, guard: str) -> None:
+        super().__init__(thing, cause, way_out)
+        self.guard = guard
+
+
+class Differences(BlocksyncError):
+    """Source and target differ."""
+
+    exit_code = ExitCode.DIFFERENCES
+
+
+class Interrupted(BlocksyncError):
+    """Stopped by a signal at a safe point; what is true was committed, the same command resumes."""
+
+    exit_code = ExitCode.INTERRUPTED
