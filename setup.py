@@ -1,12 +1,25 @@
 """Build of the native core; everything else is in pyproject.toml."""
 
+import os
+
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
+SANITIZE = ["-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-g", "-O1"]
+EXTRA = SANITIZE if os.environ.get("BLOCKSYNC_SANITIZE") else ["-O3"]
+
 CORE = Extension(
     "blocksync._copy",
-    ["src/blocksync/_copy.pyx"],
-    extra_compile_args=["-O3", "-std=gnu11"],
+    [
+        "src/blocksync/_copy.pyx",
+        "src/blocksync/native/xxh3_base.c",
+        "src/blocksync/native/xxh3_avx2.c",
+        "src/blocksync/native/xxh3_avx512.c",
+    ],
+    depends=["src/blocksync/native/xxh3.h", "src/blocksync/native/xxh3_body.h"],
+    include_dirs=["src/blocksync/native"],
+    extra_compile_args=["-std=gnu11", "-pthread", *EXTRA],
+    extra_link_args=["-pthread", *(SANITIZE[:1] if os.environ.get("BLOCKSYNC_SANITIZE") else [])],
 )
 
 setup(ext_modules=cythonize([CORE], language_level=3))

@@ -1,1 +1,671 @@
-"""The native core."""
+# cython: boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""The native core: read a segment, hash or compare its blocks, write what changed. GIL released throughout.
+
+A `Copy` is one pass over one range. Any number of threads call `work()` on it; each claims the next
+segment, so that several reads are in flight, and every byte that is hashed is the byte that is written:
+a segment is read once, into one buffer.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.errno cimport EINTR, EIO, ENOMEM, ENXIO, errno
+from libc.stdint cimport int64_t, uint8_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp, memcpy, memset
+
+from typing import NamedTuple
+
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    int pthread_mutex_init(pthread_mutex_t *mutex, const void *attributes)
+    int pthread_mutex_lock(pthread_mutex_t *mutex)
+    int pthread_mutex_unlock(pthread_mutex_t *mutex)
+    int pthread_mutex_destroy(pthread_mutex_t *mutex)
+
+cdef extern from "<stdlib.h>" nogil:
+    int posix_memalign(void **memory, size_t alignment, size_t length)
+
+cdef extern from "<unistd.h>" nogil:
+    ssize_t c_pread "pread"(int fd, void *data, size_t length, int64_t offset)
+    ssize_t c_pwrite "pwrite"(int fd, const void *data, size_t length, int64_t offset)
+    int64_t c_lseek "lseek"(int fd, int64_t offset, int whence)
+    int SEEK_DATA
+    int SEEK_HOLE
+
+cdef extern from "<fcntl.h>" nogil:
+    int c_fallocate "fallocate"(int fd, int mode, int64_t offset, int64_t length)
+    int FALLOC_FL_KEEP_SIZE
+    int FALLOC_FL_PUNCH_HOLE
+    int FALLOC_FL_ZERO_RANGE
+
+cdef extern from *:
+    """
+    #define atomic_add(p, v) __atomic_fetch_add((p), (v), __ATOMIC_RELAXED)
+    #define atomic_get(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
+    #define atomic_set(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
+    #define atomic_or(p, v) __atomic_fetch_or((p), (v), __ATOMIC_RELAXED)
+    """
+    int64_t atomic_add(int64_t *p, int64_t v) nogil
+    int64_t atomic_get_i64 "atomic_get"(int64_t *p) nogil
+    int atomic_get(int *p) nogil
+    void atomic_set(int *p, int v) nogil
+    void atomic_or(uint8_t *p, uint8_t v) nogil
+
+cdef extern from "xxh3.h" nogil:
+    ctypedef void (*xxh3_fn)(const void *data, size_t length, unsigned char *out) noexcept nogil
+    xxh3_fn xxh3_best()
+
+cdef xxh3_fn xxh3 = xxh3_best()
+
+cdef enum:
+    DIGEST = 16
+    PAGE = 4096
+    # Below this a run of zeros is cheaper to write than to punch: each hole is an extent in the file system.
+    HOLE_WORTH = 65536
+
+cdef enum Step:
+    READ_SOURCE = 1
+    READ_TARGET = 2
+    WRITE_TARGET = 3
+    MEMORY = 4
+    GATE = 5
+
+cdef enum TargetState:
+    UNREAD
+    HELD
+    HOLE
+
+STEPS = {
+    READ_SOURCE: "source read",
+    READ_TARGET: "target read",
+    WRITE_TARGET: "target write",
+    MEMORY: "memory",
+    GATE: "gate",
+}
+
+
+class Fault(NamedTuple):
+    """The first thing that went wrong: which step, at which byte offset of that device, with which errno.
+
+    errno 0 means that the device ended before `offset`.
+    """
+
+    step: str
+    offset: int
+    errno: int
+
+
+class Counters(NamedTuple):
+    """Bytes so far. `done` counts segments whose writes were issued; durable is the caller's business."""
+
+    done: int
+    source_read: int
+    target_read: int
+    changed: int
+    written: int
+    zeroed: int
+    learned: int
+
+
+cdef struct Span:
+    int64_t start
+    int64_t end
+
+
+cdef struct Side:
+    int fd
+    int align
+    int64_t base
+    bint holes
+    Span hole
+    Span data
+
+
+cdef struct Desk:
+    # One worker's own memory, reused for every segment it claims.
+    uint8_t *source
+    uint8_t *target
+    uint8_t *digests
+
+
+cdef void *aligned(size_t length) noexcept nogil:
+    cdef void *memory = NULL
+    if posix_memalign(&memory, PAGE, length) != 0:
+        return NULL
+    return memory
+
+
+cdef bint all_zero(const uint8_t *data, int64_t length) noexcept nogil:
+    if length == 0:
+        return True
+    if data[0] != 0:
+        return False
+    return memcmp(data, data + 1, <size_t>(length - 1)) == 0
+
+
+cdef int64_t read_fully(int fd, uint8_t *into, int64_t need, int64_t ask, int64_t offset, int align) noexcept nogil:
+    """Read at least `need` of `ask` bytes. Returns `need`, or the bytes got before the end or the error (errno)."""
+    cdef int64_t got = 0
+    cdef ssize_t count
+    while got < need:
+        count = c_pread(fd, into + got, <size_t>(ask - got), offset + got)
+        if count < 0:
+            if errno == EINTR:
+                continue
+            return got
+        if count == 0:
+            (&errno)[0] = 0
+            return got
+        if got + count < need:
+            # A direct read must go on from an aligned offset.
+            count -= count % align
+            if count == 0:
+                (&errno)[0] = EIO
+                return got
+        got += count
+    return need
+
+
+cdef int64_t write_fully(int fd, const uint8_t *data, int64_t length, int64_t offset) noexcept nogil:
+    """Write `length` bytes. Returns them, or those written before the error (errno)."""
+    cdef int64_t put = 0
+    cdef ssize_t count
+    while put < length:
+        count = c_pwrite(fd, data + put, <size_t>(length - put), offset + put)
+        if count < 0:
+            if errno == EINTR:
+                continue
+            return put
+        if count == 0:
+            (&errno)[0] = EIO
+            return put
+        put += count
+    return put
+
+
+cdef class Copy:
+    """One pass over `[0, size)` of a source into `[target_offset, target_offset + size)` of a target.
+
+    `digests` is a writable buffer of 16 bytes a block (XXH3-128, canonical form; sixteen zero bytes mean
+    "not known"): what the target is known to hold. It is updated as blocks are found equal or written.
+    `changed` is a zeroed writable buffer of one bit a block (bit i of byte i//8), set for blocks that differ.
+    `extents` is an optional buffer of int64 pairs (offset, length), block-aligned, sorted, disjoint: the
+    ranges to look at instead of everything. `gate` is called once, by one worker, before the first write;
+    when it raises, nothing is written. `source_align` and `target_align` are 1 for a descriptor that reads
+    through the page cache, else the sector size that its direct I/O needs. `tail_fd` writes what is no
+    multiple of that. `compare` false writes blocks that are not known without reading the target.
+    """
+
+    cdef:
+        Side source
+        Side target
+        int tail_fd
+        int64_t size
+        int64_t block
+        int64_t segment
+        int64_t blocks
+        bint compare
+        bint dry
+        bint punch_fails
+        Py_buffer digests_view
+        Py_buffer changed_view
+        Py_buffer extents_view
+        uint8_t *table
+        uint8_t *changed_bits
+        const int64_t *extents
+        int64_t extents_count
+        int64_t extent
+        int64_t position
+        pthread_mutex_t lock
+        pthread_mutex_t gate_lock
+        int gate_open
+        object gate
+        object gate_error
+        int halted
+        int fault_step
+        int fault_errno
+        int64_t fault_offset
+        uint8_t *zeros
+        uint8_t zero_digest[DIGEST]
+        int64_t done
+        int64_t source_read
+        int64_t target_read
+        int64_t changed
+        int64_t written
+        int64_t zeroed
+        int64_t learned
+
+    def __cinit__(
+        self,
+        *,
+        int source_fd,
+        int target_fd,
+        int tail_fd,
+        int64_t size,
+        int64_t block_size,
+        int64_t segment_size,
+        changed,
+        gate,
+        int64_t target_offset=0,
+        int source_align=1,
+        int target_align=1,
+        bint source_holes=False,
+        bint target_holes=False,
+        bint compare=True,
+        bint dry_run=False,
+        digests=None,
+        extents=None,
+    ):
+        pthread_mutex_init(&self.lock, NULL)
+        pthread_mutex_init(&self.gate_lock, NULL)
+        if size < 0 or block_size <= 0 or segment_size <= 0 or segment_size % block_size:
+            raise ValueError("size, block_size and segment_size do not fit each other")
+        if source_align < 1 or target_align < 1 or block_size % source_align or block_size % target_align:
+            raise ValueError("block_size must be a multiple of both alignments")
+        self.source = Side(source_fd, source_align, 0, source_holes, Span(0, 0), Span(0, 0))
+        self.target = Side(target_fd, target_align, target_offset, target_holes, Span(0, 0), Span(0, 0))
+        self.tail_fd = tail_fd
+        self.size = size
+        self.block = block_size
+        self.segment = segment_size
+        self.blocks = (size + block_size - 1) // block_size
+        self.compare = compare
+        self.dry = dry_run
+        self.gate = gate
+        self._take_buffers(digests, changed, extents)
+        self.zeros = <uint8_t *>aligned(<size_t>segment_size)
+        if self.zeros == NULL:
+            raise MemoryError
+        memset(self.zeros, 0, <size_t>segment_size)
+        xxh3(self.zeros, <size_t>block_size, self.zero_digest)
+
+    cdef int _take_buffers(self, digests, changed, extents) except -1:
+        PyObject_GetBuffer(changed, &self.changed_view, PyBUF_WRITABLE)
+        if self.changed_view.len < (self.blocks + 7) // 8:
+            raise ValueError("changed is smaller than one bit a block")
+        self.changed_bits = <uint8_t *>self.changed_view.buf
+        if digests is not None:
+            PyObject_GetBuffer(digests, &self.digests_view, PyBUF_WRITABLE)
+            if self.digests_view.len < self.blocks * DIGEST:
+                raise ValueError("digests is smaller than 16 bytes a block")
+            self.table = <uint8_t *>self.digests_view.buf
+        if extents is not None:
+            PyObject_GetBuffer(extents, &self.extents_view, PyBUF_SIMPLE)
+            if self.extents_view.len % 16:
+                raise ValueError("extents is no array of int64 pairs")
+            self.extents = <const int64_t *>self.extents_view.buf
+            self.extents_count = self.extents_view.len // 16
+            self._check_extents()
+        return 0
+
+    cdef int _check_extents(self) except -1:
+        cdef int64_t i, start, length, last = 0
+        for i in range(self.extents_count):
+            start = self.extents[2 * i]
+            length = self.extents[2 * i + 1]
+            if start < last or start % self.block or length <= 0 or length > self.size - start:
+                raise ValueError("extents are not sorted, disjoint, aligned and inside the range")
+            last = start + length
+            if last % self.block and last != self.size:
+                raise ValueError("extents do not end on a block")
+        return 0
+
+    def __dealloc__(self):
+        # Releasing a view that was never taken does nothing.
+        PyBuffer_Release(&self.changed_view)
+        PyBuffer_Release(&self.digests_view)
+        PyBuffer_Release(&self.extents_view)
+        free(self.zeros)
+        pthread_mutex_destroy(&self.lock)
+        pthread_mutex_destroy(&self.gate_lock)
+
+    def work(self):
+        """Claim and finish segments until none is left, `stop()` is called or something fails."""
+        cdef Desk desk
+        cdef int64_t start, length
+        with nogil:
+            if self._set_up(&desk) == 0:
+                while self._claim(&start, &length):
+                    if self._segment(&desk, start, length) < 0:
+                        break
+            else:
+                self._fail(MEMORY, 0, ENOMEM)
+            free(desk.source)
+            free(desk.target)
+            free(desk.digests)
+
+    def stop(self):
+        """Let each worker finish the segment it is in, and claim no other."""
+        atomic_set(&self.halted, 1)
+
+    def counters(self):
+        """A snapshot of the byte counters; may be called while workers run."""
+        return Counters(
+            atomic_get_i64(&self.done),
+            atomic_get_i64(&self.source_read),
+            atomic_get_i64(&self.target_read),
+            atomic_get_i64(&self.changed),
+            atomic_get_i64(&self.written),
+            atomic_get_i64(&self.zeroed),
+            atomic_get_i64(&self.learned),
+        )
+
+    def fault(self):
+        """The first failure, or None. An exception that the gate raised is raised here."""
+        if self.gate_error is not None:
+            raise self.gate_error
+        if self.fault_step == 0:
+            return None
+        return Fault(STEPS[self.fault_step], self.fault_offset, self.fault_errno)
+
+    cdef int _set_up(self, Desk *desk) noexcept nogil:
+        desk.source = <uint8_t *>aligned(<size_t>self.segment)
+        desk.target = <uint8_t *>aligned(<size_t>self.segment)
+        desk.digests = <uint8_t *>calloc(<size_t>(self.segment // self.block), DIGEST)
+        if desk.source == NULL or desk.target == NULL or desk.digests == NULL:
+            return -1
+        return 0
+
+    cdef int _fail(self, int step, int64_t offset, int error) noexcept nogil:
+        pthread_mutex_lock(&self.lock)
+        if self.fault_step == 0:
+            self.fault_step = step
+            self.fault_offset = offset
+            self.fault_errno = error
+        pthread_mutex_unlock(&self.lock)
+        atomic_set(&self.halted, 1)
+        return -1
+
+    cdef bint _claim(self, int64_t *start, int64_t *length) noexcept nogil:
+        cdef int64_t end
+        if atomic_get(&self.halted):
+            return False
+        pthread_mutex_lock(&self.lock)
+        end = self.size
+        if self.extents != NULL:
+            while self.extent < self.extents_count:
+                end = self.extents[2 * self.extent] + self.extents[2 * self.extent + 1]
+                if self.position < end:
+                    break
+                self.extent += 1
+            if self.extent == self.extents_count:
+                end = self.position
+            elif self.position < self.extents[2 * self.extent]:
+                self.position = self.extents[2 * self.extent]
+        start[0] = self.position
+        # Segments start at multiples of their size, so that threads never share a byte of `changed`.
+        length[0] = min(end, (self.position // self.segment + 1) * self.segment) - self.position
+        self.position += length[0]
+        pthread_mutex_unlock(&self.lock)
+        return length[0] > 0
+
+    cdef bint _in_hole(self, Side *side, int64_t start, int64_t length) noexcept nogil:
+        """Whether the file system says that the whole segment is a hole."""
+        cdef int64_t first = side.base + start
+        cdef int64_t last = first + length
+        cdef int64_t data
+        cdef bint hole = False
+        if not side.holes:
+            return False
+        pthread_mutex_lock(&self.lock)
+        if first >= side.hole.start and last <= side.hole.end:
+            hole = True
+        elif not (first >= side.data.start and first < side.data.end):
+            data = c_lseek(side.fd, first, SEEK_DATA)
+            if data < 0 and errno == ENXIO:
+                side.hole = Span(first, side.base + self.size)
+                hole = True
+            elif data < 0:
+                # The file system cannot tell (EINVAL): everything counts as data.
+                side.holes = False
+            elif data >= last:
+                side.hole = Span(first, data)
+                hole = True
+            else:
+                side.data = Span(first, c_lseek(side.fd, data, SEEK_HOLE))
+        pthread_mutex_unlock(&self.lock)
+        return hole
+
+    cdef int _read(self, Side *side, uint8_t *into, int64_t start, int64_t length, int step) noexcept nogil:
+        cdef int64_t ask = (length + side.align - 1) // side.align * side.align
+        cdef int64_t got = read_fully(side.fd, into, length, ask, side.base + start, side.align)
+        if got < length:
+            return self._fail(step, side.base + start + got, errno)
+        return 0
+
+    cdef int _segment(self, Desk *desk, int64_t start, int64_t length) noexcept nogil:
+        cdef int source_hole = self._in_hole(&self.source, start, length)
+        cdef const uint8_t *data = self.zeros if source_hole else desk.source
+        cdef TargetState target_state = UNREAD
+        cdef int64_t at = 0, n, run = -1
+        cdef bint zero, run_zero = False
+        cdef int differs
+        if not source_hole:
+            if self._read(&self.source, desk.source, start, length, READ_SOURCE) < 0:
+                return -1
+            atomic_add(&self.source_read, length)
+        while at < length:
+            n = min(self.block, length - at)
+            differs = self._differs(desk, data, start, length, at, n, source_hole, &target_state)
+            if differs < 0:
+                return -1
+            zero = differs and (source_hole or all_zero(data + at, n))
+            if run >= 0 and (not differs or zero != run_zero):
+                if self._flush(desk, data, start, run, at, run_zero) < 0:
+                    return -1
+                run = -1
+            if differs and run < 0:
+                run = at
+                run_zero = zero
+            at += n
+        if run >= 0 and self._flush(desk, data, start, run, length, run_zero) < 0:
+            return -1
+        atomic_add(&self.done, length)
+        return 0
+
+    cdef int _differs(
+        self,
+        Desk *desk,
+        const uint8_t *data,
+        int64_t start,
+        int64_t length,
+        int64_t at,
+        int64_t n,
+        bint source_hole,
+        TargetState *target_state,
+    ) noexcept nogil:
+        """Whether one block has to be written: 1, 0, or -1 on failure."""
+        cdef uint8_t *digest = desk.digests + at // self.block * DIGEST
+        cdef uint8_t *known
+        cdef int differs
+        if self.table == NULL:
+            return self._differs_from_target(desk, data, start, length, at, n, target_state)
+        if source_hole and n == self.block:
+            memcpy(digest, self.zero_digest, DIGEST)
+        else:
+            xxh3(data + at, <size_t>n, digest)
+        known = self.table + (start + at) // self.block * DIGEST
+        if not all_zero(known, DIGEST):
+            return memcmp(known, digest, DIGEST) != 0
+        differs = self._differs_from_target(desk, data, start, length, at, n, target_state)
+        if differs == 0 and not self.dry:
+            memcpy(known, digest, DIGEST)
+            atomic_add(&self.learned, 1)
+        return differs
+
+    cdef int _differs_from_target(
+        self,
+        Desk *desk,
+        const uint8_t *data,
+        int64_t start,
+        int64_t length,
+        int64_t at,
+        int64_t n,
+        TargetState *target_state,
+    ) noexcept nogil:
+        if target_state[0] == UNREAD:
+            if self._in_hole(&self.target, start, length):
+                target_state[0] = HOLE
+            elif self.compare:
+                if self._read(&self.target, desk.target, start, length, READ_TARGET) < 0:
+                    return -1
+                atomic_add(&self.target_read, length)
+                target_state[0] = HELD
+        if target_state[0] == HOLE:
+            return not all_zero(data + at, n)
+        if target_state[0] == HELD:
+            return memcmp(data + at, desk.target + at, <size_t>n) != 0
+        return 1
+
+    cdef int _flush(self, Desk *desk, const uint8_t *data, int64_t start, int64_t at, int64_t end, bint zero) noexcept nogil:
+        """Write one run of changed blocks, and note what the target holds now."""
+        cdef int64_t length = end - at
+        cdef int64_t first = (start + at) // self.block
+        cdef int64_t count = (length + self.block - 1) // self.block
+        cdef int64_t i
+        atomic_add(&self.changed, length)
+        for i in range(first, first + count):
+            atomic_or(self.changed_bits + i // 8, <uint8_t>(1 << (i % 8)))
+        if self.dry:
+            return 0
+        if self._open_gate() < 0:
+            return -1
+        if zero and self._punch(start + at, length):
+            atomic_add(&self.zeroed, length)
+        else:
+            if self._write(data + at, start + at, length) < 0:
+                return -1
+            atomic_add(&self.written, length)
+        if self.table != NULL:
+            memcpy(self.table + first * DIGEST, desk.digests + at // self.block * DIGEST, <size_t>(count * DIGEST))
+            atomic_add(&self.learned, count)
+        return 0
+
+    cdef bint _punch(self, int64_t start, int64_t length) noexcept nogil:
+        """Make a hole, or let the device zero a range. False where that is not possible or not worth it."""
+        cdef int64_t at = self.target.base + start
+        if self.punch_fails or length < HOLE_WORTH or at % PAGE or length % PAGE:
+            return False
+        if self._fallocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, length):
+            return True
+        if self._fallocate(FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, at, length):
+            return True
+        # Whatever the reason, writing zeros is right too, and reports the error if it is a real one.
+        self.punch_fails = True
+        return False
+
+    cdef bint _fallocate(self, int mode, int64_t at, int64_t length) noexcept nogil:
+        while c_fallocate(self.target.fd, mode, at, length) != 0:
+            if errno != EINTR:
+                return False
+        return True
+
+    cdef int _write(self, const uint8_t *data, int64_t start, int64_t length) noexcept nogil:
+        cdef int64_t tail = length % self.target.align
+        cdef int64_t body = length - tail
+        cdef int64_t offset = self.target.base + start
+        cdef int64_t put = write_fully(self.target.fd, data, body, offset)
+        if put < body:
+            return self._fail(WRITE_TARGET, offset + put, errno)
+        if tail:
+            put = write_fully(self.tail_fd, data + body, tail, offset + body)
+            if put < tail:
+                return self._fail(WRITE_TARGET, offset + body + put, errno)
+        return 0
+
+    cdef int _open_gate(self) noexcept nogil:
+        cdef int opened
+        if atomic_get(&self.gate_open):
+            return 0
+        pthread_mutex_lock(&self.gate_lock)
+        opened = self.gate_open
+        if opened == 0 and not atomic_get(&self.halted):
+            with gil:
+                opened = self._call_gate()
+            atomic_set(&self.gate_open, opened)
+        pthread_mutex_unlock(&self.gate_lock)
+        if opened:
+            return 0
+        return self._fail(GATE, 0, 0)
+
+    cdef int _call_gate(self) noexcept:
+        try:
+            self.gate()
+        except BaseException as error:
+            self.gate_error = error
+            return 0
+        return 1
+
+
+def xxh3_128(data):
+    """XXH3-128 of a bytes-like object, in canonical form: 16 bytes."""
+    cdef Py_buffer view
+    cdef uint8_t out[DIGEST]
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        with nogil:
+            xxh3(view.buf, <size_t>view.len, out)
+    finally:
+        PyBuffer_Release(&view)
+    return (<char *>out)[:DIGEST]
+
+
+def count_runs(bits, int64_t blocks):
+    """How many runs of neighbouring set bits a bitmap of `blocks` bits has."""
+    cdef Py_buffer view
+    cdef const uint8_t *bitmap
+    cdef int64_t i, runs = 0
+    cdef int bit, last = 0
+    PyObject_GetBuffer(bits, &view, PyBUF_SIMPLE)
+    try:
+        if view.len < (blocks + 7) // 8:
+            raise ValueError("bits is smaller than one bit a block")
+        bitmap = <const uint8_t *>view.buf
+        with nogil:
+            i = 0
+            while i < blocks:
+                if i % 8 == 0 and bitmap[i // 8] == 0:
+                    last = 0
+                    i += 8
+                    continue
+                bit = bitmap[i // 8] >> (i % 8) & 1
+                runs += bit & ~last
+                last = bit
+                i += 1
+    finally:
+        PyBuffer_Release(&view)
+    return runs
+
+
+def mark_differences(left, right, int64_t length, int64_t block_size, bits, int64_t first):
+    """Compare the first `length` bytes of two buffers by blocks; set bit `first + i` of `bits` where block i differs.
+
+    Returns how many blocks differ.
+    """
+    cdef Py_buffer a, b, c
+    cdef int64_t at = 0, n, bit, found = 0
+    PyObject_GetBuffer(left, &a, PyBUF_SIMPLE)
+    try:
+        PyObject_GetBuffer(right, &b, PyBUF_SIMPLE)
+        try:
+            PyObject_GetBuffer(bits, &c, PyBUF_WRITABLE)
+            try:
+                bit = first + (length + block_size - 1) // block_size
+                if a.len < length or b.len < length or first < 0 or c.len < (bit + 7) // 8:
+                    raise ValueError("a buffer is smaller than what is compared")
+                with nogil:
+                    while at < length:
+                        n = min(block_size, length - at)
+                        if memcmp(<uint8_t *>a.buf + at, <uint8_t *>b.buf + at, <size_t>n) != 0:
+                            bit = first + at // block_size
+                            (<uint8_t *>c.buf)[bit // 8] |= <uint8_t>(1 << (bit % 8))
+                            found += 1
+                        at += n
+            finally:
+                PyBuffer_Release(&c)
+        finally:
+            PyBuffer_Release(&b)
+    finally:
+        PyBuffer_Release(&a)
+    return found

@@ -1,0 +1,304 @@
+"""Sources and targets: files and block devices, measured, held open, read fresh and written durably."""
+
+import errno
+import fcntl
+import mmap
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from blocksync import guards, identity
+from blocksync.errors import Failed, Refused, Usage
+
+# <linux/fs.h>
+BLKFLSBUF = 0x1261
+BLKSSZGET = 0x1268
+
+FILE_SECTOR = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What a path was when it was measured.
+
+    `size` is in bytes. `sector_size` is the logical sector of a block device, 512 for a file. `number` is
+    (major, minor) of a block device, (st_dev, inode) of a file. `identity` outlives reboots (see
+    identity.py).
+    """
+
+    path: Path
+    kind: Literal["file", "block"]
+    size: int
+    sector_size: int
+    number: tuple[int, int]
+    identity: str
+
+    @property
+    def is_block(self) -> bool:
+        return self.kind == "block"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A device held open. `align` is 1 through the page cache, else the unit of direct I/O in bytes.
+
+    `tail_fd` goes through the page cache: for a range that ends inside a sector.
+    """
+
+    device: Device
+    fd: int
+    align: int
+    tail_fd: int
+
+
+def measure(path: Path) -> Device:
+    """Kind, size and identity of a regular file or block device. Raises Usage when it is neither or not
+    readable.
+    """
+    path = Path(path)
+    try:
+        status = path.stat()
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode)):
+            raise Usage(
+                path, "is neither a regular file nor a block device", "name a volume, a disk or an image file"
+            )
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise Usage(
+            path, "does not exist", "check the path; a logical volume may need `lvchange -ay`"
+        ) from None
+    except OSError as error:
+        raise Usage(
+            path, f"cannot be opened: {error.strerror}", "run as root, or name another device"
+        ) from error
+    try:
+        return _measured(path, fd)
+    finally:
+        os.close(fd)
+
+
+def _measured(path: Path, fd: int) -> Device:
+    status = os.fstat(fd)
+    if stat.S_ISBLK(status.st_mode):
+        sector = int.from_bytes(fcntl.ioctl(fd, BLKSSZGET, bytes(4)), "little")
+        size = os.lseek(fd, 0, os.SEEK_END)
+        number = (os.major(status.st_rdev), os.minor(status.st_rdev))
+        return Device(path, "block", size, sector, number, identity.of_block(path, status))
+    number = (status.st_dev, status.st_ino)
+    return Device(path, "file", status.st_size, FILE_SECTOR, number, identity.of_file(path, status))
+
+
+def create_sparse(path: Path, size: int) -> Device:
+    """A new file of `size` bytes that is one hole. Raises Usage when the path exists or cannot be made."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Usage(
+            path, f"cannot be created: {error.strerror}", "name a new file in a folder that exists"
+        ) from error
+    try:
+        os.truncate(fd, size)
+        os.fsync(fd)
+    except OSError as error:
+        path.unlink()
+        raise Failed(
+            path, f"cannot grow to {size} bytes: {error.strerror}", "use another file system"
+        ) from error
+    finally:
+        os.close(fd)
+    return measure(path)
+
+
+@contextmanager
+def open_source(device: Device, *, direct: bool) -> Iterator[Opened]:
+    """Hold a source open, read-only; `direct` reads past the page cache. Raises Refused when it changed since
+    measured.
+    """
+    fd = _open(device, os.O_RDONLY, direct=direct)
+    try:
+        _same_as_measured(device, fd)
+        yield Opened(device, fd, _alignment(device) if direct else 1, fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def open_target(device: Device, *, direct: bool, exclusive: bool = True) -> Iterator[Opened]:
+    """Hold a target open for writing, for us alone: O_EXCL on a block device, a lock on either kind.
+
+    Raises Refused (guard `held` or `changed`).
+    """
+    flags = os.O_RDWR | (os.O_EXCL if exclusive and device.is_block else 0)
+    fd = _open(device, flags, direct=direct)
+    try:
+        _same_as_measured(device, fd)
+        if exclusive:
+            _lock(device, fd)
+        tail_fd = _open(device, os.O_RDWR, direct=False) if direct else os.dup(fd)
+        try:
+            yield Opened(device, fd, _alignment(device) if direct else 1, tail_fd)
+        finally:
+            os.close(tail_fd)
+    finally:
+        os.close(fd)
+
+
+def make_durable(target: Opened) -> None:
+    """Return once everything written to the target has reached it, and no stale page of it is left in the
+    cache.
+
+    Raises Failed: what was written before must then be taken for lost.
+    """
+    try:
+        os.fsync(target.fd)
+        if target.device.is_block:
+            fcntl.ioctl(target.fd, BLKFLSBUF, 0)
+    except OSError as error:
+        raise Failed(
+            target.device.path,
+            f"did not make its writes durable: {error.strerror}",
+            "check the device and `dmesg`, then run the same command again",
+        ) from error
+
+
+def forget_pages(opened: Opened) -> None:
+    """Let the next read of a file come from its disk: after a flush that failed, the cache may show what was
+    lost.
+    """
+    if not opened.device.is_block:
+        os.posix_fadvise(opened.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def read_opened(opened: Opened, offset: int, length: int) -> bytes:
+    """`length` bytes from byte `offset` of a device held open, which must be inside it. Raises Failed."""
+    start = offset // opened.align * opened.align
+    end = -(-(offset + length) // opened.align) * opened.align
+    try:
+        return _read(opened.fd, start, end)[offset - start : offset - start + length]
+    except OSError as error:
+        path = opened.device.path
+        raise Failed(
+            path, f"cannot be read at {start}: {error.strerror}", "check the device and `dmesg`"
+        ) from error
+
+
+def read_range(path: Path, offset: int, length: int) -> bytes:
+    """`length` bytes from byte `offset`: from a block device with direct I/O, so never a stale page.
+
+    Raises Usage when the range is not inside the device, Failed when it cannot be read.
+    """
+    device = measure(path)
+    if offset < 0 or length < 0 or offset + length > device.size:
+        raise Usage(
+            path, f"has {device.size} bytes, not {offset} to {offset + length}", "name a range inside it"
+        )
+    with open_source(device, direct=device.is_block) as source:
+        return read_opened(source, offset, length)
+
+
+def write_ranges(
+    path: Path, ranges: Sequence[tuple[int, bytes]], *, overrides: frozenset[str] = frozenset()
+) -> None:
+    """Write small pieces, each (byte offset, bytes), durably; for tables and boot code.
+
+    Everything is checked before the first byte is written: Usage when a piece is not inside the device,
+    Refused when the target is in use. Raises Failed when a write or the flush fails.
+    """
+    device = measure(path)
+    for offset, data in ranges:
+        if offset < 0 or offset + len(data) > device.size:
+            raise Usage(
+                path, f"has {device.size} bytes, not {offset} to {offset + len(data)}", "name a larger target"
+            )
+    guards.not_in_use(device, overrides)
+    with open_target(device, direct=False, exclusive=not guards.claims_waived(overrides)) as target:
+        for offset, data in ranges:
+            _write(target, offset, data)
+        make_durable(target)
+
+
+def _write(target: Opened, offset: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        try:
+            count = os.pwrite(target.fd, rest, offset)
+        except OSError as error:
+            raise Failed(
+                target.device.path,
+                f"cannot be written at {offset}: {error.strerror}",
+                "check the device and `dmesg`",
+            ) from error
+        offset += count
+        rest = rest[count:]
+
+
+def _read(fd: int, start: int, end: int) -> bytes:
+    if start == end:
+        return b""
+    # An anonymous map is page-aligned, which direct I/O needs of its memory.
+    with mmap.mmap(-1, end - start) as pages, memoryview(pages) as view:
+        got = 0
+        while got < end - start:
+            with view[got:] as rest:
+                count = os.preadv(fd, [rest], start + got)
+            if count == 0:
+                break
+            got += count
+        return bytes(view[:got])
+
+
+def _open(device: Device, flags: int, *, direct: bool) -> int:
+    try:
+        return os.open(device.path, flags | os.O_CLOEXEC | (os.O_DIRECT if direct else 0))
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise Refused(
+                device.path,
+                f"is held by {guards.holders_of(device) or 'another user in the kernel'}",
+                "stop what uses it, or name another target",
+                guard="held",
+            ) from error
+        if error.errno == errno.EINVAL and direct:
+            raise Failed(
+                device.path,
+                "refuses direct I/O, and its cached pages may be stale",
+                "use --cache if nothing writes to it underneath the page cache"
+                if device.is_block
+                else "drop --direct",
+            ) from error
+        raise Usage(
+            device.path, f"cannot be opened: {error.strerror}", "run as root, or name another device"
+        ) from error
+
+
+def _alignment(device: Device) -> int:
+    # A file's own unit is its file system's; 4096 satisfies every one that Linux has.
+    return device.sector_size if device.is_block else 4096
+
+
+def _same_as_measured(device: Device, fd: int) -> None:
+    now = _measured(device.path, fd)
+    if (now.number, now.size, now.kind) != (device.number, device.size, device.kind):
+        raise Refused(
+            device.path,
+            f"is not what was measured: {device.size} bytes then, {now.size} now",
+            "run the command again",
+            guard="changed",
+        )
+
+
+def _lock(device: Device, fd: int) -> None:
+    try:
+        # On a whole disk the lock also keeps udev from probing data that is half written.
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Refused(
+            device.path,
+            f"is locked by {guards.lock_owner_of(device) or 'another process'}",
+            "wait for that process, or name another target",
+            guard="held",
+        ) from None
