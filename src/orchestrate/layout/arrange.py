@@ -24,6 +24,14 @@ BOOT_AREA_WANTED = 256 * 1024
 _MBR_REACH = 2**32 * SECTOR
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A table, and the partition number that each demand got, in the demands' order."""
+
+    table: Table
+    numbers: tuple[int, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
     """What a volume asks of the layout: its wished partition number (None: any), its size in bytes."""
@@ -57,8 +65,8 @@ def arrange(
     kind: TableKind | None = None,
     first_sector: int = 2048,
     disk_size: int | None = None,
-) -> Table:
-    """The table for `demands`: partition i of the result (by `number`) belongs to the demand that got it.
+) -> Layout:
+    """The table for `demands`.
 
     `disk_size` is the size in bytes of a target that exists; None makes the disk as large as needed.
     Raises `Usage` when they do not fit.
@@ -75,7 +83,7 @@ def arrange(
     size = _disk_size(kind, needed, end, disk_size)
     table = Table(kind=kind, size=size, identity=identity, partitions=partitions, boot_area=area)
     check(table, "layout")
-    return table
+    return Layout(table, numbers)
 
 
 def _refuse_first_sector(kind: TableKind, first_sector: int) -> None:

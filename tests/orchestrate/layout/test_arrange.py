@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blocksync.errors import Usage
-from orchestrate.layout.arrange import FIRST_SECTORS, Demand, arrange, assign_numbers
-from orchestrate.layout.table import MIB, SECTOR, PartitionKind, Table, TableKind, check
+from orchestrate.layout.arrange import FIRST_SECTORS, Demand, arrange
+from orchestrate.layout.table import MIB, SECTOR, PartitionKind, TableKind, check
 
 IDENTITY = "6f6f2c3e-31a4-4e5f-8a5e-111111111111"
 
@@ -16,17 +16,20 @@ def demand(number: int | None, size: int) -> Demand:
 
 
 def test_partition_numbers_follow_the_guests_own():
-    table = arrange([demand(2, 10 * MIB), demand(1, MIB), demand(4, MIB)], identity=IDENTITY)
+    table = arrange([demand(2, 10 * MIB), demand(1, MIB), demand(4, MIB)], identity=IDENTITY).table
     assert {part.number: part.size for part in table.partitions} == {2: 10 * MIB, 1: MIB, 4: MIB}
 
 
 def test_a_second_wish_for_a_number_gets_the_lowest_free_one():
-    assert assign_numbers([1, 2, 1, None]) == (1, 2, 3, 4)
+    wishes = [demand(1, MIB), demand(2, MIB), demand(1, MIB), demand(None, MIB)]
+    assert arrange(wishes, identity=IDENTITY).numbers == (1, 2, 3, 4)
 
 
 def test_the_first_partition_starts_at_the_sector_asked_for_and_the_rest_at_whole_mebibytes():
     for sector in FIRST_SECTORS:
-        table = arrange([demand(1, 5 * MIB + 512), demand(2, MIB)], identity=IDENTITY, first_sector=sector)
+        table = arrange(
+            [demand(1, 5 * MIB + 512), demand(2, MIB)], identity=IDENTITY, first_sector=sector
+        ).table
         first, second = table.partitions
         assert first.offset == sector * SECTOR
         assert second.offset % MIB == 0
@@ -34,26 +37,26 @@ def test_the_first_partition_starts_at_the_sector_asked_for_and_the_rest_at_whol
 
 
 def test_a_small_gap_moves_the_boot_loader_behind_the_last_partition():
-    table = arrange([demand(1, MIB)], identity=IDENTITY, first_sector=63)
+    table = arrange([demand(1, MIB)], identity=IDENTITY, first_sector=63).table
     assert table.boot_area.offset >= table.partitions[-1].end
     assert table.boot_area.size == MIB
 
 
 def test_a_wide_gap_takes_the_boot_loader_and_costs_no_room():
-    table = arrange([demand(1, MIB)], identity=IDENTITY)
+    table = arrange([demand(1, MIB)], identity=IDENTITY).table
     assert table.boot_area.offset == SECTOR
     assert table.size == 2 * MIB
 
 
 def test_five_volumes_need_a_gpt_with_a_bios_boot_partition():
-    table = arrange([demand(None, MIB)] * 5, identity=IDENTITY)
+    table = arrange([demand(None, MIB)] * 5, identity=IDENTITY).table
     assert table.kind is TableKind.GPT
     boot = next(part for part in table.partitions if part.kind is PartitionKind.BIOS_BOOT)
     assert (boot.number, boot.offset) == (6, 34 * SECTOR)
 
 
 def test_a_table_over_two_tebibytes_is_a_gpt():
-    assert arrange([demand(1, 3 * 2**40)], identity=IDENTITY).kind is TableKind.GPT
+    assert arrange([demand(1, 3 * 2**40)], identity=IDENTITY).table.kind is TableKind.GPT
 
 
 @pytest.mark.parametrize(
@@ -78,10 +81,8 @@ def test_what_cannot_be_laid_out_is_refused_with_its_cause(demands, options, cau
 )
 def test_any_layout_keeps_every_rule_and_holds_every_volume(volumes, first_sector):
     demands = [demand(number, size) for number, size in volumes]
-    table = arrange(demands, identity=IDENTITY, first_sector=first_sector)
-    assert isinstance(table, Table)
-    check(table, "test")
-    numbers = assign_numbers([number for number, _ in volumes])
-    sizes = {part.number: part.size for part in table.partitions}
-    for number, (_, size) in zip(numbers, volumes, strict=True):
+    layout = arrange(demands, identity=IDENTITY, first_sector=first_sector)
+    check(layout.table, "test")
+    sizes = {part.number: part.size for part in layout.table.partitions}
+    for number, (_, size) in zip(layout.numbers, volumes, strict=True):
         assert 0 <= sizes[number] - size < SECTOR

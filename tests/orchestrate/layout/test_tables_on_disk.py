@@ -40,7 +40,7 @@ def sfdisk(*argv: str) -> str:
 @pytest.mark.parametrize("kind", TableKind)
 @pytest.mark.parametrize("first_sector", [2048, 63])
 def test_sfdisk_reads_the_planned_numbers_offsets_and_types(tmp_path, kind, first_sector):
-    table = arrange(DEMANDS, identity=IDENTITY, kind=kind, first_sector=first_sector)
+    table = arrange(DEMANDS, identity=IDENTITY, kind=kind, first_sector=first_sector).table
     disk = write(table, tmp_path / "disk")
     found = json.loads(sfdisk("--json", str(disk)))["partitiontable"]
     assert found["label"] == {"mbr": "dos", "gpt": "gpt"}[kind]
@@ -55,7 +55,7 @@ def test_sfdisk_reads_the_planned_numbers_offsets_and_types(tmp_path, kind, firs
 
 
 def test_the_mbr_equals_the_one_that_sfdisk_writes_for_the_same_layout(tmp_path):
-    table = arrange(DEMANDS, identity=IDENTITY, kind=TableKind.MBR)
+    table = arrange(DEMANDS, identity=IDENTITY, kind=TableKind.MBR).table
     ours = write(table, tmp_path / "ours")
     theirs = tmp_path / "theirs"
     with theirs.open("wb") as disk:
@@ -66,7 +66,7 @@ def test_the_mbr_equals_the_one_that_sfdisk_writes_for_the_same_layout(tmp_path)
 
 
 def test_a_gpt_names_its_disk_and_its_partitions_as_planned(tmp_path):
-    table = arrange(DEMANDS, identity=IDENTITY, kind=TableKind.GPT)
+    table = arrange(DEMANDS, identity=IDENTITY, kind=TableKind.GPT).table
     found = json.loads(sfdisk("--json", str(write(table, tmp_path / "disk"))))["partitiontable"]
     assert found["id"].lower() == IDENTITY
     uuids = {part["uuid"].lower() for part in found["partitions"]}
@@ -75,7 +75,7 @@ def test_a_gpt_names_its_disk_and_its_partitions_as_planned(tmp_path):
 
 @pytest.mark.parametrize("kind", TableKind)
 def test_every_interrupted_writing_counts_as_absent_and_never_as_another_table(kind):
-    ranges = encode(arrange(DEMANDS, identity=IDENTITY, kind=kind))
+    ranges = encode(arrange(DEMANDS, identity=IDENTITY, kind=kind).table)
     for written in range(len(ranges)):
         found = [
             (data, data if index < written else bytes(len(data))) for index, (_, data) in enumerate(ranges)

@@ -1,0 +1,53 @@
+# xen2kvm: set-up, demo, tests. Debian 12 or 13, as root.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+CORE := $(wildcard src/blocksync/*.pyx src/blocksync/native/*) setup.py pyproject.toml
+
+RUN_PACKAGES := grub-common grub-pc-bin qemu-system-x86 qemu-utils util-linux e2fsprogs fdisk
+BUILD_PACKAGES := gcc libc6-dev libxxhash-dev python3-dev python3-venv make
+GUEST_PACKAGES := debootstrap
+TEST_PACKAGES := xfsprogs btrfs-progs libvirt-daemon-system libvirt-clients libvirt-daemon-driver-qemu libxml2-utils
+
+.PHONY: help install install-test demo test test-fast test-boot lint clean
+
+help: ## Show the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+install: .cache/packages .venv/installed ## System packages and .venv with the native core built
+
+.cache/packages: Makefile
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+		$(RUN_PACKAGES) $(BUILD_PACKAGES) $(GUEST_PACKAGES) > /dev/null
+	mkdir -p .cache && touch $@
+
+.venv/installed: .cache/packages $(CORE)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -e '.[test]'
+	touch $@
+
+install-test: install .cache/test-packages
+
+.cache/test-packages: Makefile
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(TEST_PACKAGES) > /dev/null
+	mkdir -p .cache && touch $@
+
+demo: install ## Migrate a demo guest from three bare volumes to a disk that boots
+	$(BIN)/python demo/migrate.py
+
+test: install-test lint test-fast test-boot ## Set up and run every test
+
+lint: .venv/installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+test-fast: install-test ## The tests without a boot, under a minute
+	$(BIN)/pytest -m "not boots and not long"
+
+test-boot: install-test ## The tests that boot guests
+	$(BIN)/pytest -m "boots and not long"
+
+clean: ## Remove what was built
+	git clean -xdf

@@ -1,0 +1,137 @@
+"""A job: the folder that remembers one guest's migration between commands.
+
+It holds the digest tables of the volumes, the consoles of rehearsals, and `state.json`: whether passes
+may still be made, or the target is a guest's disk already. One command at a time may hold it.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+from blocksync.errors import Failed, Refused, Usage
+from orchestrate.plan.file import write
+from orchestrate.plan.model import Plan, Volume
+
+DEFAULT_FOLDER = Path("/var/lib/xen2kvm")
+FORMAT = 1
+
+
+class Phase(StrEnum):
+    """Where a migration stands.
+
+    PASSES: the target is as the engine left it. FINISHING: fix-ups are being written to it, so nothing
+    known about its bytes holds. HANDED_OVER: it is a guest's disk.
+    """
+
+    PASSES = "passes"
+    FINISHING = "finishing"
+    HANDED_OVER = "handed-over"
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The content of `state.json`; `target` is the disk that it speaks of."""
+
+    format: int = FORMAT
+    target: str
+    phase: Phase = Phase.PASSES
+    passes: int = 0
+    rehearsed: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An open job folder, locked by this process."""
+
+    folder: Path
+    plan: Plan
+
+    @property
+    def _state_file(self) -> Path:
+        return self.folder / "state.json"
+
+    def state(self) -> State:
+        """What is remembered; a new state where nothing is, or where it speaks of another target."""
+        try:
+            raw = self._state_file.read_bytes()
+        except FileNotFoundError:
+            return State(target=self.plan.disk.path)
+        except OSError as error:
+            raise Failed(self._state_file, f"cannot be read: {error.strerror}") from error
+        try:
+            state = msgspec.json.decode(raw, type=State)
+        except msgspec.DecodeError as error:
+            raise Failed(
+                self._state_file,
+                f"is damaged: {error}",
+                "if the target is no guest's disk yet, remove it and run `xen2kvm sync` again",
+            ) from error
+        return state if state.target == self.plan.disk.path else State(target=self.plan.disk.path)
+
+    def remember(self, state: State) -> None:
+        """Make `state` durable."""
+        write(self._state_file, msgspec.json.format(msgspec.json.encode(state)).decode() + "\n")
+
+    def digests(self, volume: Volume) -> Path:
+        """The digest file of a volume's partition."""
+        return self.folder / f"{volume.device}.digests"
+
+    def forget_digests(self) -> None:
+        """Remove all that is claimed about the target's bytes, durably, before they change otherwise."""
+        for path in self.folder.glob("*.digests"):
+            path.unlink()
+        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def require_passes(self, command: str) -> State:
+        """The state, if the target may be written by passes; `Refused` once it is a guest's disk."""
+        state = self.state()
+        if state.phase is Phase.HANDED_OVER:
+            raise Refused(
+                self.plan.disk.path,
+                f"is the disk of a KVM guest since the cutover of {self.plan.guest.name}",
+                f"`xen2kvm {command} --again` goes back to passes and re-reads the target",
+                guard="handed-over",
+            )
+        return state
+
+
+@contextmanager
+def opened(plan: Plan, folder: Path | None) -> Iterator[Job]:
+    """The job of `plan`'s guest, in `folder` or below `DEFAULT_FOLDER`, locked until the block ends."""
+    folder = folder or DEFAULT_FOLDER / plan.guest.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise Usage(
+            folder, f"cannot hold the job: {error.strerror}", "name another with --job-dir"
+        ) from error
+    try:
+        _take(lock, folder)
+        yield Job(folder, plan)
+    finally:
+        os.close(lock)
+
+
+def _take(lock: int, folder: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
+        raise Refused(
+            folder,
+            f"is held by another xen2kvm, process {holder}",
+            "wait for it, or end it",
+            guard="job-lock",
+        ) from error
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)

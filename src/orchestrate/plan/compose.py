@@ -1,0 +1,277 @@
+"""From what was read and probed to a plan. Pure: the same findings give the same plan."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import NAMESPACE_URL, uuid5
+
+from msgspec.structs import replace
+
+from blocksync.errors import Refused
+from orchestrate.guest import fstab, kernels
+from orchestrate.guest.edit import Edit, Edited
+from orchestrate.guest.facts import Facts, GuestNic, GuestVolume
+from orchestrate.guest.fixup import ALL
+from orchestrate.guest.kernel_arguments import for_kvm
+from orchestrate.guest.reading import Reading
+from orchestrate.layout.arrange import Demand, Layout, arrange
+from orchestrate.layout.table import PartitionKind, Table, TableKind
+from orchestrate.plan.model import (
+    FORMAT,
+    Action,
+    Boot,
+    BootPlace,
+    Disk,
+    FixupChoice,
+    Guest,
+    Nic,
+    Place,
+    Plan,
+    Volume,
+    partition_kind,
+)
+from orchestrate.volumes import Signature
+from orchestrate.xen.guest import XenGuest
+
+MOUNTABLE = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs"})
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A configured volume as it was found: `device` is the guest's name, sizes in bytes."""
+
+    device: str
+    source: str
+    path: str
+    size: int
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What the operator asked of the layout. `disk_size` is that of a target that exists."""
+
+    disk: str
+    disk_size: int | None = None
+    table: TableKind | None = None
+    first_sector: int = 2048
+    overrides: frozenset[str] = frozenset()
+
+
+def refuse_unfit(found: Sequence[Found], overrides: frozenset[str]) -> None:
+    """Raise `Refused` for a volume that cannot become a partition as it is."""
+    for volume in found:
+        thing = f"{volume.source} ({volume.device})"
+        if volume.signature.table is not None and "whole-disk" not in overrides:
+            raise Refused(
+                thing,
+                f"holds a {volume.signature.table} partition table: it is a whole disk, not one file system",
+                "a guest with whole disks needs no new table; copy it with `blocksync sync`",
+                guard="whole-disk",
+            )
+        if volume.signature.filesystem is None and "unknown-filesystem" not in overrides:
+            raise Refused(
+                thing,
+                "holds no file system that blkid knows",
+                "if its bytes are to be copied as they are: --override unknown-filesystem",
+                guard="unknown-filesystem",
+            )
+
+
+def root_device(guest: XenGuest, found: Sequence[Found]) -> str:
+    """The guest's name of the volume with its root file system."""
+    facts = Facts(volumes=tuple(_guest_volume(volume, 0) for volume in found))
+    named = fstab.volume_named(guest.root, facts) or facts.volume(guest.root) if guest.root else None
+    if named is not None:
+        return named.device
+    mountable = [volume.device for volume in found if volume.signature.filesystem in MOUNTABLE]
+    if len(mountable) == 1:
+        return mountable[0]
+    raise Refused(
+        guest.source,
+        f"root={guest.root or ''} names none of its disks ({', '.join(v.device for v in found)})",
+        "say which with --root, e.g. --root xvda2",
+        guard="no-root",
+    )
+
+
+def mountpoints(found: Sequence[Found], root: str, guest: Reading) -> dict[str, str]:
+    """Where the guest mounts its volumes, by device; from its fstab, with the root always at `/`."""
+    facts = Facts(volumes=tuple(_guest_volume(volume, 0) for volume in found))
+    places = {root: "/"}
+    for entry in fstab.mountpoints(guest.read(fstab.PATH) or b""):
+        volume = fstab.volume_of(entry, facts)
+        if volume is not None and entry.mountpoint.startswith("/"):
+            places.setdefault(volume.device, entry.mountpoint)
+    return places
+
+
+def compose(
+    xen: XenGuest, found: Sequence[Found], wishes: Wishes, *, root: str, reading: Reading
+) -> tuple[Plan, tuple[str, ...]]:
+    """The plan and its warnings. `reading` shows the guest's files with all its volumes in place."""
+    refuse_unfit(found, wishes.overrides)
+    usable_kernels = kernels.require(reading, xen.name)
+    places = mountpoints(found, root, reading)
+    layout = _layout(xen, found, wishes, places, root)
+    volumes = tuple(
+        _volume(volume, number, layout.table, places.get(volume.device))
+        for volume, number in zip(found, layout.numbers, strict=True)
+    )
+    nics, warnings = _nics(xen)
+    plan = Plan(
+        format=FORMAT,
+        guest=_guest(xen),
+        disk=_disk(layout.table, wishes.disk),
+        boot=Boot(root=root, arguments=(), kernels=tuple(kernel.version for kernel in usable_kernels)),
+        volume=tuple(sorted(volumes, key=lambda volume: volume.partition.number)),
+        nic=nics,
+    )
+    facts = facts_of(plan)
+    plan = _with_boot(plan, xen, facts)
+    return _with_fixups(plan, reading, facts), (*xen.warnings, *warnings)
+
+
+def facts_of(plan: Plan) -> Facts:
+    """What the fix-ups may know of the plan's guest."""
+    return Facts(
+        volumes=tuple(
+            GuestVolume(
+                device=volume.device,
+                partition=volume.partition.number,
+                filesystem=volume.filesystem,
+                uuid=volume.uuid,
+                label=volume.label,
+            )
+            for volume in plan.volume
+        ),
+        nics=tuple(GuestNic(mac=nic.mac, name=nic.name) for nic in plan.nic),
+        root_device=plan.boot.root,
+    )
+
+
+def _guest_volume(volume: Found, number: int) -> GuestVolume:
+    signature = volume.signature
+    return GuestVolume(
+        volume.device, number, signature.filesystem or UNKNOWN, signature.uuid, signature.label
+    )
+
+
+def _layout(
+    xen: XenGuest, found: Sequence[Found], wishes: Wishes, places: Mapping[str, str], root: str
+) -> Layout:
+    booting = next((device for device, place in places.items() if place == "/boot"), root)
+    demands = [
+        Demand(
+            number=_own_number(volume.device),
+            size=volume.size,
+            kind=partition_kind(volume.signature.filesystem or UNKNOWN),
+            bootable=volume.device == booting,
+        )
+        for volume in found
+    ]
+    return arrange(
+        demands,
+        # Derived, not random: the same guest planned again for the same disk is the same plan.
+        identity=str(uuid5(NAMESPACE_URL, f"xen2kvm:{xen.name}:{wishes.disk}")),
+        kind=wishes.table,
+        first_sector=wishes.first_sector,
+        disk_size=wishes.disk_size,
+    )
+
+
+def _own_number(device: str) -> int | None:
+    """The partition number in the guest's device name; None for a whole-disk name such as xvda."""
+    digits = re.search(r"[0-9]+$", device)
+    return int(digits[0]) if digits else None
+
+
+def _volume(found: Found, number: int, table: Table, mountpoint: str | None) -> Volume:
+    part = next(part for part in table.partitions if part.number == number)
+    signature = found.signature
+    action, why = _action(signature, mountpoint)
+    return Volume(
+        device=found.device,
+        source=found.source,
+        path=found.path,
+        size=found.size,
+        filesystem=signature.filesystem or UNKNOWN,
+        action=action,
+        why=why,
+        partition=Place(number=number, offset=part.offset, size=part.size),
+        uuid=signature.uuid,
+        label=signature.label,
+        mountpoint=mountpoint,
+    )
+
+
+def _action(signature: Signature, mountpoint: str | None) -> tuple[Action, str]:
+    if signature.filesystem == "swap":
+        return Action.RECREATE, "swap holds nothing to keep; it is made anew with the same UUID and label"
+    if signature.filesystem is None:
+        return Action.COPY, "its content is unknown and is copied byte by byte"
+    if mountpoint:
+        return Action.COPY, f"the guest mounts it at {mountpoint}"
+    return Action.COPY, "holds data, though the guest's fstab does not mount it"
+
+
+def _guest(xen: XenGuest) -> Guest:
+    return Guest(
+        name=xen.name,
+        memory_mib=xen.memory_mib,
+        vcpus=xen.vcpus,
+        clock="localtime" if xen.localtime else "utc",
+    )
+
+
+def _disk(table: Table, path: str) -> Disk:
+    boot = next((part for part in table.partitions if part.kind is PartitionKind.BIOS_BOOT), None)
+    area = table.boot_area
+    return Disk(
+        path=path,
+        size=table.size,
+        table=table.kind,
+        identity=table.identity,
+        boot_area=BootPlace(offset=area.offset, size=area.size, number=boot.number if boot else None),
+    )
+
+
+def _nics(xen: XenGuest) -> tuple[tuple[Nic, ...], tuple[str, ...]]:
+    nics, warnings = [], []
+    for index, vif in enumerate(xen.vifs):
+        mac = vif.mac
+        if mac is None:
+            mac = _made_up_mac(xen.name, index)
+            warnings.append(f"vif {index} has no MAC in the configuration; {mac} was made up for it")
+        nics.append(Nic(mac=mac, bridge=vif.bridge, addresses=vif.ips))
+    return tuple(nics), tuple(warnings)
+
+
+def _made_up_mac(name: str, index: int) -> str:
+    """A MAC in Xen's range, always the same for the same guest and card."""
+    digest = uuid5(NAMESPACE_URL, f"xen2kvm:{name}:vif{index}").bytes
+    return "00:16:3e:" + ":".join(f"{byte:02x}" for byte in (digest[0] & 0x7F, digest[1], digest[2]))
+
+
+def _with_boot(plan: Plan, xen: XenGuest, facts: Facts) -> Plan:
+    """Keep what the Xen configuration tells the kernel, except its root and its consoles."""
+    words = [
+        word
+        for word in for_kvm(xen.cmdline, facts).split()
+        if not word.startswith("root=") and word not in {"ro", "rw"}
+    ]
+    return replace(plan, boot=replace(plan.boot, arguments=tuple(words)))
+
+
+def _with_fixups(plan: Plan, reading: Reading, facts: Facts) -> Plan:
+    """The fix-ups that have something to do, each looked at over what those before it leave."""
+    edits: tuple[Edit, ...] = ()
+    choices = []
+    for rule in ALL:
+        own = rule.edits(Edited(reading, edits), facts)
+        if own:
+            files = tuple(edit.path for edit in own)
+            choices.append(FixupChoice(name=rule.name, why=rule.reason, files=files))
+        edits += own
+    return replace(plan, fixup=tuple(choices))

@@ -1,0 +1,65 @@
+"""`xen2kvm rehearse`: boot the guest as it would be after a cutover, on an overlay that is thrown away."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from blocksync.errors import Refused
+from orchestrate.job import Job
+from orchestrate.kvm import accel
+from orchestrate.kvm.machine import Machine, MachineSpec
+from orchestrate.kvm.overlay import overlay
+from orchestrate.steps.finishing import finish
+from orchestrate.stopwatch import Step, Stopwatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RehearseRequest:
+    """`expect` overrides the plan's pattern; `timeout` is how long the console may stay without it, in s."""
+
+    timeout: float = 300.0
+    expect: str | None = None
+    accelerator: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """A guest that came up: what its console said, each step's time, and where the whole console is kept."""
+
+    seen: str
+    steps: tuple[Step, ...]
+    console: Path
+
+
+def run(job: Job, request: RehearseRequest, watch: Stopwatch) -> Rehearsal:
+    """Boot an overlay of the target; the target's bytes stay as they are. `Failed` if it does not come up."""
+    plan = job.plan
+    state = job.require_passes("rehearse")
+    _require_copy(job, state.passes)
+    console = job.folder / "consoles" / f"rehearsal-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.log"
+    with overlay(plan.target, job.folder) as layer:
+        with layer.raw() as raw:
+            finish(plan, raw, watch)
+        spec = MachineSpec(
+            disk=layer.qcow2,
+            disk_format="qcow2",
+            memory_mib=plan.guest.memory_mib,
+            vcpus=plan.guest.vcpus,
+            accelerator=accel.choose(request.accelerator),
+        )
+        with Machine(spec, console) as machine, watch.step("boot until the console says it is up"):
+            seen = machine.wait_for(request.expect or plan.boot.expect, request.timeout)
+    job.remember(replace(state, rehearsed=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"))
+    return Rehearsal(seen.text, tuple(watch.steps), console)
+
+
+def _require_copy(job: Job, passes: int) -> None:
+    if passes == 0 or not job.plan.target.exists():
+        raise Refused(
+            job.plan.disk.path,
+            "holds no complete copy of the guest yet",
+            "make one with `xen2kvm sync`",
+            guard="no-pass",
+        )
