@@ -1,0 +1,111 @@
+"""Reader of `xm list -l` (s-expressions), the configuration as xend holds it.
+
+Format: `(domain (name N) (memory MIB) (image (linux (kernel K) ...)) (device (vbd (uname phy:T) (dev V:disk)
+(mode w))) ...)`. xend keeps the same in /var/lib/xend/domains/UUID/config.sxp. Values are bare words or text
+in quotes with backslash escapes.
+"""
+
+import re
+from collections.abc import Iterator
+
+from orchestrate.xen.tokens import unquote
+from orchestrate.xen.values import MAX_DEPTH, Place, Settings, Value
+
+_TOKEN = re.compile(
+    r"""(?P<skip>\s+)|(?P<bracket>[()])|(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(?P<word>[^\s()'"]+)""",
+    re.VERBOSE | re.DOTALL,
+)
+_WAY_OUT = "write the file anew: xm list -l NAME > NAME.sxp"
+_SCALARS = ("name", "uuid", "memory", "maxmem", "vcpus", "localtime", "bootloader")
+_ACTIONS = ("on_poweroff", "on_reboot", "on_crash")
+_BOOT = {"kernel": "kernel", "ramdisk": "ramdisk", "root": "root", "args": "extra", "localtime": "localtime"}
+_DISK_KEYS = {"uname": "uname", "dev": "vdev", "mode": "access", "backend": "backend"}
+
+
+def parse(text: str, name: str) -> Settings:
+    """Read s-expressions `text` with exactly one guest; `name` (a file's path) opens every message.
+
+    Raises `Usage` about `name:line:column`.
+    """
+    domains = [value for value in _expressions(text, name) if _head(value) == "domain"]
+    start = Place(name, 1, 1)
+    if len(domains) != 1:
+        raise start.wrong(f"the listing holds {len(domains)} guests, one is needed", _WAY_OUT)
+    fields = domains[0].items()[1:]
+    values = _taken(fields, {key: key for key in (*_SCALARS, *_ACTIONS)})
+    values |= _image(fields)
+    devices = [inner for field in fields if _head(field) == "device" for inner in field.items()[1:]]
+    disks = [device for device in devices if _head(device) in ("vbd", "tap", "tap2")]
+    vifs = [device for device in devices if _head(device) == "vif"]
+    values["disk"] = Value(tuple(_group(disk, _DISK_KEYS) for disk in disks), domains[0].place)
+    values["vif"] = Value(tuple(_group(vif, None) for vif in vifs), domains[0].place)
+    return Settings(name, values)
+
+
+def _image(fields: tuple[Value, ...]) -> dict[str, Value]:
+    """What the guest boots: `(image (linux (kernel ...) ...))`, or hvm in place of linux."""
+    for field in fields:
+        if _head(field) == "image" and len(field.items()) > 1:
+            image = field.items()[1]
+            kind = Value(_head(image), image.place)
+            return _taken(image.items()[1:] if _head(image) else (), _BOOT) | {"builder": kind}
+    return {}
+
+
+def _head(value: Value) -> str:
+    """The word that opens a list, "" for anything else."""
+    if isinstance(value.data, tuple) and value.data and isinstance(value.data[0].data, str):
+        return value.data[0].data
+    return ""
+
+
+def _taken(fields: tuple[Value, ...], names: dict[str, str] | None) -> dict[str, Value]:
+    """The `(NAME VALUE)` pairs, renamed; `None` takes them all. A pair without a value is not set."""
+    found: dict[str, Value] = {}
+    for field in fields:
+        name = _head(field)
+        wanted = name if names is None else names.get(name)
+        if wanted and len(field.items()) > 1 and isinstance(field.items()[1].data, str):
+            found.setdefault(wanted, field.items()[1])
+    return found
+
+
+def _group(device: Value, names: dict[str, str] | None) -> Value:
+    return Value(_taken(device.items()[1:], names), device.place)
+
+
+def _expressions(text: str, source: str) -> list[Value]:
+    """All expressions of the text, read with a stack."""
+    levels: list[list[Value]] = [[]]
+    opened: list[Place] = []
+    for group, piece, place in _tokens(text, source):
+        if piece == "(" and group == "bracket":
+            if len(opened) == MAX_DEPTH:
+                raise place.wrong(f"brackets nest more than {MAX_DEPTH} deep", _WAY_OUT)
+            opened.append(place)
+            levels.append([])
+        elif piece == ")" and group == "bracket":
+            if not opened:
+                raise place.wrong("`)` closes nothing", _WAY_OUT)
+            inside = tuple(levels.pop())
+            levels[-1].append(Value(inside, opened.pop()))
+        else:
+            levels[-1].append(Value(unquote(piece) if group == "text" else piece, place))
+    if opened:
+        raise opened[-1].wrong("`(` is never closed", _WAY_OUT)
+    return levels[0]
+
+
+def _tokens(text: str, source: str) -> Iterator[tuple[str, str, Place]]:
+    line, line_start, at = 1, 0, 0
+    while at < len(text):
+        place = Place(source, line, at - line_start + 1)
+        match = _TOKEN.match(text, at)
+        if match is None:
+            raise place.wrong("a string starts here and is never closed", _WAY_OUT)
+        if match.lastgroup and match.lastgroup != "skip":
+            yield match.lastgroup, match.group(), place
+        at = match.end()
+        if "\n" in match.group():
+            line += match.group().count("\n")
+            line_start = match.start() + match.group().rindex("\n") + 1
