@@ -1,0 +1,291 @@
+"""A guest booted under QEMU from its disk alone, with its serial console in our hands.
+
+Used by the rehearsal and by tests; production guests run under libvirt.
+"""
+
+import re
+import signal
+import termios
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Literal, Self
+
+import pexpect
+
+from blocksync.errors import Failed, Usage
+from orchestrate.kvm.accel import Accelerator
+from orchestrate.kvm.domain import DiskBus, NicModel
+from orchestrate.kvm.qemu import emulator
+
+_STOP_SECONDS = 10.0
+_LINES_SHOWN = 20
+# A console's match lies within its newest bytes; scanning all of a long boot for each read is quadratic.
+_SEARCH_WINDOW = 8192
+_NIC_DEVICE: dict[NicModel, str] = {"virtio": "virtio-net-pci", "e1000": "e1000"}
+_ESCAPE_SEQUENCE = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|[()][A-Z0-9]|[=>78cM])")
+
+
+@dataclass(frozen=True, slots=True)
+class Fatal:
+    """A console message after which a boot does not go on: what to look for and what to tell the user."""
+
+    pattern: str
+    meaning: str
+    way_out: str
+
+
+FATAL: tuple[Fatal, ...] = (
+    Fatal(
+        r"No bootable device",
+        "the BIOS found nothing to boot on the disk",
+        "check that the bootloader is in the MBR",
+    ),
+    Fatal(
+        r"grub rescue>",
+        "GRUB did not find its own files",
+        "check the partition and the folder that core.img was made for",
+    ),
+    Fatal(
+        r"Minimal BASH-like line editing",
+        "GRUB found no grub.cfg",
+        "check that grub.cfg is in GRUB's folder",
+    ),
+    Fatal(
+        r"ALERT!\s+\S+\s+does not exist",
+        "the initramfs did not find the root filesystem",
+        "check root= and that the initramfs has the disk's driver",
+    ),
+    Fatal(
+        r"Kernel panic - not syncing[^\r\n]*",
+        "the kernel panicked",
+        "check root=, the initramfs and the kernel's drivers",
+    ),
+    Fatal(
+        r"You are in (?:emergency|rescue) mode|Entering emergency mode"
+        r"|Give root password for maintenance|Cannot open access to console",
+        "the guest stopped in emergency mode",
+        "check its fstab: a filesystem that is listed did not come up",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSpec:
+    """What to boot.
+
+    `disk` is a raw image, a block device (`disk_format` "raw") or a qcow2 file; QEMU's locks are on, so it
+    cannot be open elsewhere. With `snapshot` the guest's writes go to a temporary file and are dropped.
+    Each of `macs` is a card on a network that answers DHCP and leads nowhere; without any there is no
+    network. `cpu` is QEMU's model; None is "host" under KVM and "max" under TCG.
+    """
+
+    disk: Path
+    disk_format: Literal["raw", "qcow2"] = "raw"
+    memory_mib: int = 1024
+    vcpus: int = 1
+    accelerator: Accelerator = "kvm"
+    macs: tuple[str, ...] = ()
+    disk_bus: DiskBus = "virtio"
+    nic_model: NicModel = "virtio"
+    cpu: str | None = None
+    snapshot: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Console text that matched, and the seconds from power-on until it was there."""
+
+    text: str
+    seconds: float
+
+
+class Machine:
+    """Context manager: powered on inside the block, and gone after it whatever happens.
+
+    `log` receives the console's raw bytes as they are read (while waiting, and at the end), with what QEMU
+    itself has to say among them.
+    """
+
+    def __init__(self, spec: MachineSpec, log: Path) -> None:
+        self.spec = spec
+        self.log = log
+        self._started = 0.0
+        self._log_file: IO[bytes] | None = None
+        self._console: pexpect.spawn[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        command, *arguments = qemu_command(self.spec)
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self._log_file = self.log.open("wb", buffering=0)
+        self._started = time.monotonic()
+        self._console = pexpect.spawn(
+            command,
+            arguments,
+            timeout=None,
+            echo=False,
+            maxread=65536,
+            searchwindowsize=_SEARCH_WINDOW,
+            preexec_fn=_keep_newlines,
+        )
+        self._console.logfile_read = self._log_file
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def wait_for(self, pattern: str, timeout: float, *, fatal: Sequence[Fatal] = FATAL) -> Seen:
+        """Wait until the regular expression `pattern` comes on the console, for `timeout` seconds at most.
+
+        Looks at what came since the last match. Failed, with the last lines of the console, when it does
+        not come in time, when QEMU ends, or as soon as one of `fatal` comes first. Usage when `pattern` is no
+        regular expression.
+        """
+        signs = [_compiled(pattern), *(_compiled(sign.pattern) for sign in fatal)]
+        console = self._running()
+        index = console.expect([pexpect.EOF, pexpect.TIMEOUT, *signs], timeout=timeout)
+        if not isinstance(console.match, re.Match):
+            ended = "QEMU ended before it came" if index == 0 else f"did not come within {timeout:g} s"
+            raise self._failure(f"waited for {pattern!r} on the console: {ended}", "")
+        seen = Seen(_text(console.match.group()), self.seconds())
+        if index > 2:
+            sign = fatal[index - 3]
+            raise self._failure(f"{sign.meaning} ({seen.text!r})", sign.way_out)
+        return seen
+
+    def wait_for_end(self, timeout: float) -> float:
+        """Wait until the guest has powered itself off (a reboot ends it too); seconds since power-on."""
+        console = self._running()
+        if console.expect([pexpect.EOF, pexpect.TIMEOUT], timeout=timeout) != 0:
+            raise self._failure(f"the guest did not power off within {timeout:g} s", "")
+        self.close()
+        return self.seconds()
+
+    def send_line(self, text: str) -> None:
+        """Type `text` and Return on the serial console."""
+        self._running().send(text.encode() + b"\r")
+
+    def seconds(self) -> float:
+        """Seconds since power-on."""
+        return time.monotonic() - self._started
+
+    def last_lines(self, count: int = _LINES_SHOWN) -> list[str]:
+        """The newest non-empty lines of the console, without terminal escapes."""
+        text = _ESCAPE_SEQUENCE.sub("", _text(self.log.read_bytes()))
+        lines = [line.rstrip() for line in re.split(r"[\r\n]+", text)]
+        return [line for line in lines if line][-count:]
+
+    def close(self) -> None:
+        """End the guest as pulling the plug does: QEMU closes the disk and goes; killed when it does not."""
+        console, self._console = self._console, None
+        if console is not None:
+            _end(console)
+        if self._log_file is not None:
+            self._log_file.close()
+            self._log_file = None
+
+    def _running(self) -> "pexpect.spawn[bytes]":
+        if self._console is None:
+            raise Failed(self.spec.disk, "the machine is not running", "use it inside its with block")
+        return self._console
+
+    def _failure(self, cause: str, way_out: str) -> Failed:
+        tail = "\n".join(f"    {line}" for line in self.last_lines()) or "    (nothing)"
+        read_log = f"the whole console is in {self.log}"
+        return Failed(
+            self.spec.disk,
+            f"{cause}; {self.seconds():.1f} s after power-on\n  last lines of the console:\n{tail}",
+            f"{way_out}; {read_log}" if way_out else read_log,
+        )
+
+
+def qemu_command(spec: MachineSpec) -> list[str]:
+    """The emulator's argument list: BIOS, one disk, serial console on standard input and output."""
+    return [
+        emulator(),
+        # Without graphics the BIOS speaks on the serial port, and so does GRUB: their errors are seen.
+        *("-machine", "pc,graphics=off"),
+        *("-accel", spec.accelerator),
+        *("-cpu", spec.cpu or ("host" if spec.accelerator == "kvm" else "max")),
+        *("-m", str(spec.memory_mib)),
+        *("-smp", str(spec.vcpus)),
+        "-nodefaults",
+        "-no-user-config",
+        "-no-reboot",
+        *("-display", "none"),
+        # Ctrl-C typed on the console is the guest's.
+        *("-chardev", "stdio,id=console,signal=off"),
+        *("-serial", "chardev:console"),
+        *("-device", "virtio-rng-pci"),
+        *_disk_arguments(spec),
+        *_network_arguments(spec),
+    ]
+
+
+def _disk_arguments(spec: MachineSpec) -> list[str]:
+    path = str(spec.disk.absolute()).replace(",", ",,")
+    snapshot = "on" if spec.snapshot else "off"
+    drive = f"if=none,id=disk,format={spec.disk_format},file={path},file.locking=on,snapshot={snapshot}"
+    return ["-drive", drive, *_disk_device(spec.disk_bus)]
+
+
+def _disk_device(bus: DiskBus) -> list[str]:
+    match bus:
+        case "virtio":
+            return ["-device", "virtio-blk-pci,drive=disk,bootindex=1"]
+        case "ide":
+            return ["-device", "ide-hd,drive=disk,bootindex=1"]
+        case "sata":
+            return ["-device", "ahci,id=sata", "-device", "ide-hd,bus=sata.0,drive=disk,bootindex=1"]
+
+
+def _network_arguments(spec: MachineSpec) -> list[str]:
+    if not spec.macs:
+        return ["-nic", "none"]
+    arguments: list[str] = []
+    for number, mac in enumerate(spec.macs):
+        arguments += ["-netdev", f"user,id=net{number},restrict=on"]
+        # No option ROM: nothing boots from this network.
+        device = f"{_NIC_DEVICE[spec.nic_model]},netdev=net{number},mac={mac},romfile="
+        arguments += ["-device", device]
+    return arguments
+
+
+def _keep_newlines() -> None:
+    """In the child, before QEMU: the terminal adds no carriage returns, so the log has the guest's bytes."""
+    attributes = termios.tcgetattr(1)
+    attributes[1] &= ~termios.ONLCR
+    termios.tcsetattr(1, termios.TCSANOW, attributes)
+
+
+def _compiled(pattern: str) -> re.Pattern[bytes]:
+    try:
+        return re.compile(pattern.encode())
+    except re.error as error:
+        raise Usage(repr(pattern), f"no regular expression: {error}", "escape it as `re` expects") from error
+
+
+def _end(console: "pexpect.spawn[bytes]") -> None:
+    if console.isalive():
+        console.kill(signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_SECONDS
+    while console.isalive() and time.monotonic() < deadline:
+        _drain(console)
+    _drain(console)
+    console.close(force=True)
+
+
+def _drain(console: "pexpect.spawn[bytes]") -> None:
+    """Read what is left, into the log; a QEMU blocked on a full console could not end."""
+    console.expect([pexpect.EOF, pexpect.TIMEOUT], timeout=0.1)
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="replace")

@@ -1,0 +1,48 @@
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SYSTEM_URI = "qemu:///system"
+_DAEMONS = ("virtlogd", "libvirtd")
+
+
+def _answers() -> bool:
+    command = ["virsh", "-q", "-c", SYSTEM_URI, "uri"]
+    return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
+
+
+@pytest.fixture(scope="session")
+def libvirt_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A libvirt daemon that answers: the one that runs, or one that ends with the tests."""
+    missing = [tool for tool in ("virsh", *_DAEMONS) if not shutil.which(tool)]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    if _answers():
+        yield SYSTEM_URI
+        return
+    folder = tmp_path_factory.mktemp("libvirt")
+    started = [_started(daemon, folder) for daemon in _DAEMONS]
+    try:
+        deadline = time.monotonic() + 30
+        while not _answers():
+            assert time.monotonic() < deadline, "\n".join(log.read_text() for log in folder.iterdir())
+            time.sleep(0.2)
+        yield SYSTEM_URI
+    finally:
+        for daemon in reversed(started):
+            daemon.terminate()
+            daemon.wait(30)
+
+
+def _started(daemon: str, folder: Path) -> subprocess.Popen[bytes]:
+    # With /dev/kvm out of sight (/dev/full in its place): where it opens but does not work, libvirt probes
+    # it for each call anew, most of a minute at a time.
+    hidden = "[ ! -e /dev/kvm ] || mount --bind /dev/full /dev/kvm"
+    script = f'{hidden}; exec "$0" --pid-file "$1"'
+    command = ["unshare", "--mount", "sh", "-c", script, daemon, str(folder / f"{daemon}.pid")]
+    with (folder / f"{daemon}.log").open("wb") as output:
+        return subprocess.Popen(command, stdout=output, stderr=output)
