@@ -1,8 +1,8 @@
 """The engine: devices, extents and digests. It knows nothing of guests.
 
-`run(PassRequest(source=..., target=...))` makes a range of a target equal to a source and returns a PassReport;
-`compare(source, target)` proves that they are equal; `measure(path)` tells what a device is. Sizes and offsets are in
-bytes everywhere. Errors are in `blocksync.errors`.
+`run(PassRequest(source=..., target=...))` makes a range of a target equal to a source and returns a
+PassReport; `compare(source, target)` proves that they are equal; `measure(path)` tells what a device is.
+Sizes and offsets are in bytes everywhere. Errors are in `blocksync.errors`.
 """
 
 from typing import TYPE_CHECKING

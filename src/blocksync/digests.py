@@ -8,7 +8,6 @@ never trusted: the pass then compares everything. The format is in docs/formats.
 import itertools
 import mmap
 import os
-import secrets
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -146,13 +145,7 @@ class Digests:
         stale file, such as one restored from a backup, most of the time and not always: it is a second line
         of defence.
         """
-        last = self.header.binding.blocks - 1
-        picks = (
-            {0, 1, 2, last, *(secrets.randbelow(last + 1) for _ in range(SPOT_CHECKS))}
-            if last >= 0
-            else set()
-        )
-        for block in sorted(pick for pick in picks if pick <= last):
+        for block in _picks(self.header.binding.blocks):
             claim = self.table[block * DIGEST_SIZE : (block + 1) * DIGEST_SIZE]
             start = block * self.header.binding.block_size
             length = min(self.header.binding.block_size, self.header.binding.size - start)
@@ -219,7 +212,7 @@ def load(path: Path, binding: Binding) -> Digests:
 
     Raises Usage when it cannot be read.
     """
-    fresh = Header(state=State.DONE, generation=0, job=secrets.token_bytes(16), binding=binding)
+    fresh = Header(state=State.DONE, generation=0, job=os.urandom(16), binding=binding)
     try:
         with path.open("rb", buffering=0) as file:
             return _load(path, file.fileno(), binding)
@@ -245,6 +238,13 @@ def _load(path: Path, fd: int, binding: Binding) -> Digests:
         if xxh3_128(claims) != header.table_checksum:
             raise Untrusted("is torn: its table does not match its checksum")
     return Digests(path, header, table, exists=True)
+
+
+def _picks(blocks: int) -> list[int]:
+    """Blocks for a spot check: both ends, and some at random."""
+    rolls = struct.unpack(f"<{SPOT_CHECKS}Q", os.urandom(8 * SPOT_CHECKS))
+    picks = {0, 1, 2, blocks - 1, *(roll % blocks for roll in rolls)} if blocks else set()
+    return sorted(pick for pick in picks if pick < blocks)
 
 
 def _check_binding(found: Binding, wanted: Binding) -> None:

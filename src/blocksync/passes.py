@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,10 +30,10 @@ BLOCK_SIZE = 65536
 SMALLEST_BLOCK = 4096
 LARGEST_BLOCK = 16 * 2**20
 
-SEGMENT = 512 * 1024
+SEGMENT = 256 * 1024
 DIRECT_SEGMENT = 2**20
-WORKERS = 2
-DIRECT_WORKERS = 4
+MOST_WORKERS = 8
+DIRECT_WORKERS = 8
 
 # Flush behind the writers, so that progress is durable and the last flush is short.
 FLUSH_EVERY = 256 * 2**20
@@ -90,6 +90,11 @@ class PassReport:
     block_size: int = BLOCK_SIZE
     changed_blocks: bytes = field(default=b"", repr=False)
     size: int = 0
+
+    def as_fields(self) -> dict[str, object]:
+        """The figures by name, for JSON."""
+        left_out = {"changed_blocks"}
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in left_out}
 
     @property
     def changed(self) -> "Extents":
@@ -339,7 +344,7 @@ class _Pass:
             self._table.mark_in_progress()
 
     def _work(self, copy: Copy) -> None:
-        count = DIRECT_WORKERS if self._is_direct else WORKERS
+        count = DIRECT_WORKERS if self._is_direct else min(len(os.sched_getaffinity(0)), MOST_WORKERS)
         workers = [threading.Thread(target=copy.work, name=f"copy {i}") for i in range(count)]
         try:
             for worker in workers:

@@ -1,6 +1,5 @@
 """How far a pass is, and the three ways to show it: a live bar, plain lines, JSON lines."""
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -87,9 +86,11 @@ class JsonLines(_Entered):
         self._stream = stream
 
     def task(self, name: str) -> Report:
+        from json import dumps  # noqa: PLC0415
+
         def report(progress: Progress) -> None:
             line = {"format": LOG_FORMAT, "time": round(time.time(), 3), "task": name, **asdict(progress)}
-            print(json.dumps(line), file=self._stream, flush=True)
+            print(dumps(line), file=self._stream, flush=True)
 
         return report
 

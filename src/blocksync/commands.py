@@ -1,0 +1,177 @@
+"""What the `blocksync` command takes: one table of commands, arguments and options.
+
+The help, the shell completion and the man pages are made from it by typer (see terminal.py). A complete and
+plain command line is read from it directly, without typer: its import takes longer than a pass over a
+gigabyte.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+Value = str | bool | tuple[str, ...] | None
+Values = dict[str, Value]
+
+
+class Kind(Enum):
+    """What an option takes: nothing, one value, or one value each time it is given."""
+
+    FLAG = 1
+    ONE = 2
+    MANY = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """A positional argument; all are required, and paths."""
+
+    name: str
+    help: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """An option. `off` is the opposite of a flag; the flag's default is then true."""
+
+    name: str
+    help: str
+    kind: Kind = Kind.ONE
+    metavar: str = ""
+    default: str | None = None
+    off: str = ""
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def unset(self) -> Value:
+        """The value when the option is not given."""
+        if self.kind is Kind.FLAG:
+            return bool(self.off)
+        return () if self.kind is Kind.MANY else self.default
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command. `help` says what it does; its first line is the summary."""
+
+    name: str
+    help: str
+    arguments: tuple[Argument, ...]
+    options: tuple[Option, ...]
+
+
+TARGET_OFFSET = Option(
+    name="target_offset", metavar="BYTES", default="0", help="Where the range starts on the target."
+)
+SIZE = Option(name="size", metavar="BYTES", help="How much of the source; all of it if left out.")
+DIRECT = Option(
+    name="direct", kind=Kind.FLAG, help="Read regular files past the page cache too (large, cold images)."
+)
+CACHE = Option(
+    name="cache",
+    kind=Kind.FLAG,
+    help="Read block devices through the page cache. Wrong for a running guest's volume: the guest writes "
+    "underneath that cache, and stale bytes are copied.",
+)
+JSON = Option(name="json", kind=Kind.FLAG, help="Print one JSON object on standard output.")
+LOG_JSON = Option(name="log_json", kind=Kind.FLAG, help="Progress as JSON lines on standard error.")
+NO_COLOR = Option(
+    name="no_color", kind=Kind.FLAG, help="No colours; NO_COLOR in the environment does the same."
+)
+
+SYNC = Command(
+    "sync",
+    "Make the target range equal to the source, writing only blocks that differ.",
+    (
+        Argument("source", "Device or image file to read; it is never written."),
+        Argument("target", "Device or image file to write; a missing file is made, sparse."),
+    ),
+    (
+        TARGET_OFFSET,
+        SIZE,
+        Option(
+            name="digests",
+            metavar="FILE",
+            help="Remembers what the target holds, so that the target is not read again.",
+        ),
+        Option(
+            name="block_size",
+            metavar="BYTES",
+            default="64KiB",
+            help="Unit of comparing and of digests: a power of two from 4KiB to 16MiB.",
+        ),
+        Option(
+            name="compare",
+            kind=Kind.FLAG,
+            off="--no-compare",
+            help="Whether target blocks that no digest file knows are read and compared, or just written.",
+        ),
+        Option(name="only", metavar="EXTENTS", help="Look only at the extents listed in this file."),
+        Option(name="dry_run", kind=Kind.FLAG, help="Say what would be written, and write nothing."),
+        DIRECT,
+        CACHE,
+        Option(
+            name="override",
+            kind=Kind.MANY,
+            metavar="GUARD",
+            help="Leave out a guard, by the name that its refusal gives. May be repeated.",
+        ),
+        JSON,
+        LOG_JSON,
+        NO_COLOR,
+    ),
+)
+
+VERIFY = Command(
+    "verify",
+    "Compare both sides completely with BLAKE3; exit code 4 when they differ.",
+    (
+        Argument("source", "Device or image file that is the original."),
+        Argument("target", "Device or image file that must hold the same."),
+    ),
+    (TARGET_OFFSET, SIZE, DIRECT, CACHE, JSON, LOG_JSON, NO_COLOR),
+)
+
+COMMANDS = (SYNC, VERIFY)
+
+
+def read(words: list[str]) -> tuple[Command, Values] | None:
+    """The command and the values of a complete and plain command line.
+
+    None for anything else (help, mistakes, abbreviations, `--`): typer reads those, and says what is wrong.
+    """
+    command = next((command for command in COMMANDS if words[:1] == [command.name]), None)
+    if command is None:
+        return None
+    values: Values = {option.name: option.unset for option in command.options}
+    flags = {option.flag: option for option in command.options}
+    flags |= {option.off: option for option in command.options if option.off}
+    places = [argument.name for argument in command.arguments]
+    rest = iter(words[1:])
+    for word in rest:
+        if not word.startswith("-"):
+            if not places:
+                return None
+            values[places.pop(0)] = word
+        elif not _read_option(word, flags, values, rest):
+            return None
+    return None if places else (command, values)
+
+
+def _read_option(word: str, flags: dict[str, Option], values: Values, rest: Iterator[str]) -> bool:
+    flag, equals, value = word.partition("=")
+    option = flags.get(flag)
+    if option is None:
+        return False
+    if option.kind is Kind.FLAG:
+        values[option.name] = flag != option.off
+        return not equals
+    if not equals:
+        value = next(rest, "-")
+        if value.startswith("-"):
+            return False
+    before = values[option.name]
+    values[option.name] = (*before, value) if isinstance(before, tuple) else value
+    return True
