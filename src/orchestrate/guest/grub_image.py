@@ -20,9 +20,20 @@ _FILESYSTEM_MODULES = {
 }
 # Enough to reach grub.cfg and to load a kernel even if a module file could not be read.
 _ALWAYS = (
-    "biosdisk part_msdos part_gpt search search_fs_uuid normal configfile "
-    "linux serial terminal echo test gzio"
-).split()
+    "biosdisk",
+    "part_msdos",
+    "part_gpt",
+    "search",
+    "search_fs_uuid",
+    "normal",
+    "configfile",
+    "linux",
+    "serial",
+    "terminal",
+    "echo",
+    "test",
+    "gzio",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ _IMAGE = re.compile(r"vmlinu[xz]-(?P<version>[0-9][\w.+~-]*)")
 _INITRDS = ("initrd.img-{}", "initramfs-{}.img", "initramfs-{}", "initrd-{}")
 _NOT_A_KERNEL = re.compile(r"\.(old|bak|dpkg-\w+|rpmsave|rpmnew|efi\.signed|xen2kvm-orig)$|rescue|kdump")
 _XEN_ONLY = re.compile(rb"^CONFIG_X86_(64_)?XEN=y$", re.MULTILINE)
-_XEN_NAME = re.compile(r"(^|[-.])xen([-0-9.]|$)|-xenU?$|xen0$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ def bootable(guest: Reading) -> tuple[Kernel, ...]:
 
 def _runs_on_virtio(config: bytes | None, version: str, *, has_initrd: bool) -> bool:
     if config is None:
-        return has_initrd and not _XEN_NAME.search(version)
+        return has_initrd and "xen" not in version
     if _XEN_ONLY.search(config):
         return False
     if b"\nCONFIG_VIRTIO_BLK=m\n" in config:
@@ -59,9 +58,15 @@ def _runs_on_virtio(config: bytes | None, version: str, *, has_initrd: bool) -> 
 
 
 def version_key(version: str) -> tuple[tuple[int, int, str], ...]:
-    """Orders kernel versions as people count: 6.1.0-9 before 6.1.0-10, a release candidate before its release."""
-    parts = re.findall(r"\d+|[a-zA-Z~]+", version)
-    return (*((2, int(part), "") if part.isdigit() else (0, 0, part) for part in parts), (1, 0, ""))
+    """Orders kernel versions as people count: 6.1.0-9 before 6.1.0-10, 6.1-rc1 before 6.1."""
+    parts = re.findall(r"\d+|[a-zA-Z~]+", version.replace("-rc", "~rc"))
+    return (
+        *(
+            (3, int(part), "") if part.isdigit() else (0 if part.startswith("~") else 2, 0, part)
+            for part in parts
+        ),
+        (1, 0, ""),
+    )
 
 
 def require(guest: Reading, name: str) -> tuple[Kernel, ...]:

@@ -57,4 +57,4 @@ class Unmounted:
 
 
 def _below(path: str, mountpoint: str) -> bool:
-    return mountpoint == "/" or path == mountpoint or path.startswith(mountpoint + "/")
+    return f"{path}/".startswith(mountpoint.rstrip("/") + "/")

@@ -1,0 +1,89 @@
+"""Which kernels count as bootable under KVM."""
+
+import pytest
+from guest_files import Files
+
+from blocksync.errors import Refused
+from orchestrate.guest.kernels import Kernel, bootable, require, version_key
+
+MODULAR = "# config\nCONFIG_VIRTIO_BLK=m\n"
+BUILT_IN = "# config\nCONFIG_VIRTIO_BLK=y\n"
+
+
+def versions(files: dict[str, str | bytes]) -> list[str]:
+    return [kernel.version for kernel in bootable(Files(files))]
+
+
+def test_a_debian_kernel_is_found_with_its_initramfs():
+    files = {
+        "/boot/vmlinuz-6.1.0-9-amd64": b"",
+        "/boot/initrd.img-6.1.0-9-amd64": b"",
+        "/boot/config-6.1.0-9-amd64": MODULAR,
+    }
+    expected = Kernel("6.1.0-9-amd64", "/boot/vmlinuz-6.1.0-9-amd64", "/boot/initrd.img-6.1.0-9-amd64")
+    assert bootable(Files(files)) == (expected,)
+
+
+def test_the_newest_kernel_comes_first_as_people_count():
+    files: dict[str, str | bytes] = {}
+    for version in ("6.1.0-9-amd64", "6.1.0-10-amd64", "5.10.0-30-amd64"):
+        files |= {f"/boot/vmlinuz-{version}": b"", f"/boot/initrd.img-{version}": b""}
+    assert versions(files) == ["6.1.0-10-amd64", "6.1.0-9-amd64", "5.10.0-30-amd64"]
+
+
+def test_a_release_candidate_comes_before_its_release():
+    assert version_key("6.1-rc1-amd64") < version_key("6.1-amd64")
+
+
+@pytest.mark.parametrize(
+    ("config", "initrd", "boots"),
+    [
+        (MODULAR, True, True),
+        (MODULAR, False, False),
+        (BUILT_IN, False, True),
+        ("# config\nCONFIG_X86_64_XEN=y\nCONFIG_VIRTIO_BLK=y\n", True, False),
+        ("# config\nCONFIG_X86_XEN=y\nCONFIG_VIRTIO_BLK=m\n", True, False),
+        ("# config\nCONFIG_XEN=y\nCONFIG_VIRTIO_BLK=m\n", True, True),
+        ("# config\n# CONFIG_VIRTIO_BLK is not set\n", True, False),
+    ],
+)
+def test_a_kernel_boots_if_it_is_not_xens_alone_and_can_reach_virtio(config, initrd, boots):
+    files: dict[str, str | bytes] = {"/boot/vmlinuz-3.2.0-4": b"", "/boot/config-3.2.0-4": config}
+    if initrd:
+        files["/boot/initrd.img-3.2.0-4"] = b""
+    assert bool(versions(files)) is boots
+
+
+@pytest.mark.parametrize(
+    "version", ["2.6.26-2-xen-amd64", "2.6.18-6-xen-686", "2.6.18-194.el5xen", "2.6.18-xenU"]
+)
+def test_without_a_config_the_name_tells_a_xen_kernel(version):
+    assert versions({f"/boot/vmlinuz-{version}": b"", f"/boot/initrd.img-{version}": b""}) == []
+
+
+def test_red_hats_names_of_the_initramfs_are_known():
+    files = {"/boot/vmlinuz-3.10.0-1160.el7": b"", "/boot/initramfs-3.10.0-1160.el7.img": b""}
+    assert bootable(Files(files))[0].initrd == "/boot/initramfs-3.10.0-1160.el7.img"
+
+
+@pytest.mark.parametrize("name", ["vmlinuz-0-rescue-abc", "vmlinuz-6.1.0.old", "vmlinuz-6.1.0.dpkg-bak"])
+def test_rescue_and_backup_copies_are_no_kernels(name):
+    version = name.removeprefix("vmlinuz-")
+    assert versions({f"/boot/{name}": b"", f"/boot/initrd.img-{version}": b""}) == []
+
+
+@pytest.mark.parametrize(
+    ("release", "command"),
+    [("/etc/debian_version", "apt-get install linux-image"), ("/etc/redhat-release", "yum install kernel")],
+)
+def test_a_guest_without_a_kernel_is_refused_with_its_distributions_command(release, command):
+    with pytest.raises(Refused, match=command) as refused:
+        require(Files({release: "x\n"}), "web1")
+    assert refused.value.guard == "no-kernel"
+    assert "web1" in refused.value.thing
+
+
+def test_a_guest_with_only_a_xen_kernel_is_told_which_one_did_not_count():
+    files = {"/boot/vmlinuz-2.6.26-2-xen-amd64": b"", "/boot/initrd.img-2.6.26-2-xen-amd64": b""}
+    with pytest.raises(Refused, match="2-xen-amd64: for Xen only"):
+        require(Files(files), "web1")
