@@ -7,8 +7,8 @@ from uuid import NAMESPACE_URL, uuid5
 
 from msgspec.structs import replace
 
-from blocksync.errors import Refused
-from orchestrate.guest import fstab, kernels
+from blocksync.errors import Refused, Usage
+from orchestrate.guest import fstab, kernels, nic_names
 from orchestrate.guest.edit import Edit, Edited
 from orchestrate.guest.facts import Facts, GuestNic, GuestVolume
 from orchestrate.guest.fixup import ALL
@@ -35,6 +35,7 @@ from orchestrate.xen.guest import XenGuest
 
 MOUNTABLE = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs"})
 UNKNOWN = "unknown"
+OVERRIDABLE = frozenset({"unknown-filesystem"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +61,16 @@ class Wishes:
 
 
 def refuse_unfit(found: Sequence[Found], overrides: frozenset[str]) -> None:
-    """Raise `Refused` for a volume that cannot become a partition as it is."""
+    """Raise `Refused` for a volume that cannot become a partition as it is, `Usage` for an override
+    that a plan does not know.
+    """
+    for name in sorted(overrides - OVERRIDABLE):
+        raise Usage(
+            f"--override {name}", "is no guard of a plan", f"one of: {', '.join(sorted(OVERRIDABLE))}"
+        )
     for volume in found:
         thing = f"{volume.source} ({volume.device})"
-        if volume.signature.table is not None and "whole-disk" not in overrides:
+        if volume.signature.table is not None:
             raise Refused(
                 thing,
                 f"holds a {volume.signature.table} partition table: it is a whole disk, not one file system",
@@ -128,9 +135,9 @@ def compose(
         volume=tuple(sorted(volumes, key=lambda volume: volume.partition.number)),
         nic=nics,
     )
-    facts = facts_of(plan)
-    plan = _with_boot(plan, xen, facts)
-    return _with_fixups(plan, reading, facts), (*xen.warnings, *warnings)
+    plan = _with_nic_names(plan, reading)
+    plan = _with_boot(plan, xen, reading)
+    return _with_fixups(plan, reading), (*xen.warnings, *warnings)
 
 
 def facts_of(plan: Plan) -> Facts:
@@ -254,18 +261,26 @@ def _made_up_mac(name: str, index: int) -> str:
     return "00:16:3e:" + ":".join(f"{byte:02x}" for byte in (digest[0] & 0x7F, digest[1], digest[2]))
 
 
-def _with_boot(plan: Plan, xen: XenGuest, facts: Facts) -> Plan:
-    """Keep what the Xen configuration tells the kernel, except its root and its consoles."""
+def _with_nic_names(plan: Plan, reading: Reading) -> Plan:
+    names = nic_names.names(reading, facts_of(plan))
+    return replace(plan, nic=tuple(replace(nic, name=names.get(nic.mac)) for nic in plan.nic))
+
+
+def _with_boot(plan: Plan, xen: XenGuest, reading: Reading) -> Plan:
+    """The kernel's arguments: what the Xen configuration gives it, except its root and its consoles."""
+    facts = facts_of(plan)
     words = [
         word
         for word in for_kvm(xen.cmdline, facts).split()
         if not word.startswith("root=") and word not in {"ro", "rw"}
     ]
+    words += [word for word in nic_names.kernel_arguments(reading, facts) if word not in words]
     return replace(plan, boot=replace(plan.boot, arguments=tuple(words)))
 
 
-def _with_fixups(plan: Plan, reading: Reading, facts: Facts) -> Plan:
+def _with_fixups(plan: Plan, reading: Reading) -> Plan:
     """The fix-ups that have something to do, each looked at over what those before it leave."""
+    facts = facts_of(plan)
     edits: tuple[Edit, ...] = ()
     choices = []
     for rule in ALL:
