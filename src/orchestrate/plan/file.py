@@ -44,7 +44,7 @@ def dump(plan: Plan, warnings: tuple[str, ...] = ()) -> str:
     document.add(tomlkit.nl())
     for key, value in _without_none(msgspec.to_builtins(plan)).items():
         _add(document, key, value)
-    return tomlkit.dumps(document)
+    return re.sub(r"\n{3,}", "\n\n", tomlkit.dumps(document))
 
 
 def _without_none(value: Any) -> Any:

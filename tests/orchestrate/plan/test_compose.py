@@ -1,0 +1,147 @@
+"""Plans are pure: the same findings give the golden file, for each kind of guest.
+
+After a wanted change: UPDATE_GOLDEN=1 pytest tests/orchestrate/plan, and read the diff.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from guest_files import Files
+
+from blocksync.errors import Refused, Usage
+from orchestrate.layout.table import TableKind
+from orchestrate.plan import file
+from orchestrate.plan.compose import Found, Wishes, compose, refuse_unfit, root_device
+from orchestrate.volumes import Signature
+from orchestrate.xen.guest import read_guest
+
+GOLDEN = Path(__file__).parent / "golden"
+GIB = 2**30
+KERNEL: Mapping[str, str | bytes] = {
+    "/etc/debian_version": "12.1\n",
+    "/boot/vmlinuz-6.1.0-9-amd64": b"",
+    "/boot/initrd.img-6.1.0-9-amd64": b"",
+}
+CONFIG = """\
+name = 'web1'
+memory = 512
+vcpus = 2
+root = '{root} ro'
+extra = 'console=hvc0 quiet elevator=noop'
+disk = [{disks}]
+vif = ['ip=192.0.2.10 ,mac=00:16:3E:5E:ED:01,bridge=xenbr0', 'bridge=xenbr1']
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Volumes as device, size in bytes and file system; the guest's own files besides a kernel."""
+
+    volumes: tuple[tuple[str, int, str | None], ...]
+    root: str
+    files: Mapping[str, str] = field(default_factory=dict)
+    wishes: Mapping[str, object] = field(default_factory=dict)
+
+
+XEN_TOOLS = (("xvda2", 10 * GIB, "ext4"), ("xvda1", GIB, "swap"), ("xvda3", 4 * GIB, "xfs"))
+FSTAB = "/dev/xvda1 none swap sw 0 0\n/dev/xvda2 / ext4 noatime 0 1\n/dev/xvda3 /srv xfs defaults 0 2\n"
+CASES = {
+    "xen-tools": Case(XEN_TOOLS, "/dev/xvda2", {"/etc/fstab": FSTAB, "/etc/securetty": "hvc0\n"}),
+    "dos-compatible": Case(XEN_TOOLS, "/dev/xvda2", {"/etc/fstab": FSTAB}, {"first_sector": 63}),
+    "existing-target": Case(XEN_TOOLS, "/dev/xvda2", {"/etc/fstab": FSTAB}, {"disk_size": 20 * GIB}),
+    "gpt": Case(XEN_TOOLS, "/dev/xvda2", {"/etc/fstab": FSTAB}, {"table": TableKind.GPT}),
+    "own-boot-of-five": Case(
+        (
+            ("sda1", GIB // 4, "ext3"),
+            ("sda2", 4 * GIB, "ext3"),
+            ("sda3", GIB, "swap"),
+            ("sda5", 8 * GIB, "ext3"),
+            ("sdb1", 2 * GIB, "LVM2_member"),
+        ),
+        "/dev/sda2",
+        {"/etc/fstab": "/dev/hda1 /boot ext3 defaults 0 2\nLABEL=sda5 /home ext3 defaults 0 2\n"},
+    ),
+    "disks-without-partitions": Case(
+        (("sda", 4 * GIB, "ext3"), ("sdb", 2 * GIB, "ext3"), ("sdc", GIB, "swap")),
+        "/dev/sda",
+        {
+            "/etc/fstab": "/dev/sda / ext3 defaults 0 1\n/dev/sdb /var ext3 defaults 0 2\n/dev/sdc none swap sw 0 0\n"
+        },
+    ),
+}
+
+
+def found(case: Case) -> list[Found]:
+    return [
+        Found(
+            device=device,
+            source=f"/dev/vg0/web1-{device}",
+            path=f"/dev/vg0/web1-{device}",
+            size=size,
+            signature=Signature(
+                filesystem=filesystem,
+                uuid=f"00000000-0000-4000-8000-{index:012d}" if filesystem else None,
+                label=device,
+            ),
+        )
+        for index, (device, size, filesystem) in enumerate(case.volumes)
+    ]
+
+
+def rendered(case: Case, folder: Path) -> str:
+    config = folder / "web1.cfg"
+    disks = ", ".join(f"'phy:vg0/web1-{device},{device},w'" for device, _, _ in case.volumes)
+    config.write_text(CONFIG.format(root=case.root, disks=disks))
+    volumes = found(case)
+    xen = read_guest(config)
+    plan, warnings = compose(
+        xen,
+        volumes,
+        Wishes(disk="/dev/vg1/web1", **case.wishes),  # type: ignore[arg-type]
+        root=root_device(xen, volumes),
+        reading=Files({**KERNEL, **case.files}),
+    )
+    return file.dump(plan, warnings).replace(str(folder), "FOLDER")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_plan_is_the_golden_file(case, tmp_path):
+    golden = GOLDEN / f"{case}.toml"
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.write_text(rendered(CASES[case], tmp_path))
+    assert rendered(CASES[case], tmp_path) == golden.read_text()
+
+
+def test_each_golden_file_belongs_to_a_case():
+    assert {path.stem for path in GOLDEN.iterdir()} == set(CASES)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_golden_plan_is_read_back_as_it_was_written(case):
+    text = (GOLDEN / f"{case}.toml").read_text()
+    plan = file.parse(text, case)
+    assert file.parse(file.dump(plan), case) == plan
+
+
+@pytest.mark.parametrize(
+    ("signature", "guard"),
+    [(Signature(), "unknown-filesystem"), (Signature(table="dos"), "whole-disk")],
+)
+def test_a_volume_that_is_no_file_system_is_refused_by_name(signature, guard):
+    volume = Found(device="xvda2", source="/dev/vg0/x", path="/dev/vg0/x", size=GIB, signature=signature)
+    with pytest.raises(Refused, match=r"/dev/vg0/x \(xvda2\)") as refused:
+        refuse_unfit([volume], frozenset())
+    assert refused.value.guard == guard
+
+
+def test_unknown_bytes_are_copied_if_the_operator_says_so():
+    volume = Found(device="xvda2", source="/dev/vg0/x", path="/dev/vg0/x", size=GIB, signature=Signature())
+    refuse_unfit([volume], frozenset({"unknown-filesystem"}))
+
+
+def test_an_override_that_no_plan_knows_is_named():
+    with pytest.raises(Usage, match="--override mounted"):
+        refuse_unfit([], frozenset({"mounted"}))
