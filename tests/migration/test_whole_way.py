@@ -127,9 +127,8 @@ def _boots_by_itself(migration: Migration, recipe: Recipe) -> None:
         machine.wait_for(r"# $", 180)
         machine.send_line("sha256sum --quiet -c /root/manifest && echo intact''-files")
         machine.wait_for("intact-files", 300)
-        machine.send_line(f"ip -br link show dev {recipe.nic}; cat /proc/swaps; echo that''-is-it")
-        seen = machine.wait_for("that-is-it", 60).text
-        assert MAC in seen
-        assert "partition" in seen
+        machine.send_line(f"ip -br link show dev {recipe.nic}; cat /proc/swaps")
+        machine.wait_for(MAC, 60)
+        machine.wait_for("partition", 60)
         machine.send_line("poweroff")
         machine.wait_for_end(180)

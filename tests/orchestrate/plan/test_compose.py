@@ -67,9 +67,7 @@ CASES = {
     "disks-without-partitions": Case(
         (("sda", 4 * GIB, "ext3"), ("sdb", 2 * GIB, "ext3"), ("sdc", GIB, "swap")),
         "/dev/sda",
-        {
-            "/etc/fstab": "/dev/sda / ext3 defaults 0 1\n/dev/sdb /var ext3 defaults 0 2\n/dev/sdc none swap sw 0 0\n"
-        },
+        {"/etc/fstab": "/dev/sda / ext3 defaults 0 1\n/dev/sdb /var ext3 defaults 0 2\n"},
     ),
 }
 
