@@ -1,0 +1,1 @@
+"""Measurements: kernels by pytest-benchmark, whole passes beside their peers."""
