@@ -6,7 +6,8 @@ segment, so that several reads are in flight, and every byte that is hashed is t
 a segment is read once, into one buffer.
 """
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_READ, PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.errno cimport EINTR, EIO, ENOMEM, ENXIO, errno
 from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport calloc, free
@@ -41,11 +42,29 @@ cdef extern from "<fcntl.h>" nogil:
 
 cdef extern from *:
     """
+    #include <stdint.h>
+    #include <time.h>
+
+    static int64_t monotonic_ns(void)
+    {
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+    }
+
+    static void sleep_ns(int64_t ns)
+    {
+        struct timespec span = {ns / 1000000000, ns % 1000000000};
+        nanosleep(&span, NULL);
+    }
+
     #define atomic_add(p, v) __atomic_fetch_add((p), (v), __ATOMIC_RELAXED)
     #define atomic_get(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
     #define atomic_set(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
     #define atomic_or(p, v) __atomic_fetch_or((p), (v), __ATOMIC_RELAXED)
     """
+    int64_t monotonic_ns() nogil
+    void sleep_ns(int64_t ns) nogil
     int64_t atomic_add(int64_t *p, int64_t v) nogil
     int64_t atomic_get_i64 "atomic_get"(int64_t *p) nogil
     int atomic_get(int *p) nogil
@@ -59,29 +78,34 @@ cdef extern from "xxh3.h" nogil:
 cdef xxh3_fn xxh3 = xxh3_best()
 
 cdef enum:
-    DIGEST = 16
+    XXH3_SIZE = 16
+    WIDEST_DIGEST = 64
     PAGE = 4096
     # Below this a run of zeros is cheaper to write than to punch: each hole is an extent in the file system.
     HOLE_WORTH = 65536
+    # How long a worker that keeps to a rate sleeps before it looks whether it was stopped.
+    NAP_NS = 100_000_000
 
 cdef enum Step:
     READ_SOURCE = 1
     READ_TARGET = 2
     WRITE_TARGET = 3
     MEMORY = 4
-    GATE = 5
+    CALLBACK = 5
 
+# What is known of the target's bytes of one segment.
 cdef enum TargetState:
     UNREAD
     HELD
     HOLE
+    UNKNOWN
 
 STEPS = {
     READ_SOURCE: "source read",
     READ_TARGET: "target read",
     WRITE_TARGET: "target write",
     MEMORY: "memory",
-    GATE: "gate",
+    CALLBACK: "callback",
 }
 
 
@@ -127,6 +151,15 @@ cdef struct Desk:
     uint8_t *source
     uint8_t *target
     uint8_t *digests
+
+
+cdef struct Segment:
+    int64_t start
+    int64_t length
+    bint source_hole
+    const uint8_t *data
+    TargetState target
+    int64_t learned
 
 
 cdef void *aligned(size_t length) noexcept nogil:
@@ -187,14 +220,15 @@ cdef int64_t write_fully(int fd, const uint8_t *data, int64_t length, int64_t of
 cdef class Copy:
     """One pass over `[0, size)` of a source into `[target_offset, target_offset + size)` of a target.
 
-    `digests` is a writable buffer of 16 bytes a block (XXH3-128, canonical form; sixteen zero bytes mean
-    "not known"): what the target is known to hold. It is updated as blocks are found equal or written.
+    `digests` is a writable buffer of `digest_size` bytes a block (XXH3-128 in canonical form, or what `hasher`
+    returns for a memoryview of a block; all zero means "not known"): what the target is known to hold. It is
+    updated as blocks are found equal or written.
     `changed` is a zeroed writable buffer of one bit a block (bit i of byte i//8), set for blocks that differ.
     `extents` is an optional buffer of int64 pairs (offset, length), block-aligned, sorted, disjoint: the
     ranges to look at instead of everything. `gate` is called once, by one worker, before the first write;
     when it raises, nothing is written. `source_align` and `target_align` are 1 for a descriptor that reads
     through the page cache, else the sector size that its direct I/O needs. `tail_fd` writes what is no
-    multiple of that. `compare` false writes blocks that are not known without reading the target.
+    multiple of that. `bytes_per_second` bounds what is looked at and written together (0: no bound). `compare` false writes blocks that are not known without reading the target.
     """
 
     cdef:
@@ -221,13 +255,17 @@ cdef class Copy:
         pthread_mutex_t gate_lock
         int gate_open
         object gate
-        object gate_error
+        object hasher
+        object raised
+        int64_t width
+        int64_t rate
+        int64_t due
         int halted
         int fault_step
         int fault_errno
         int64_t fault_offset
         uint8_t *zeros
-        uint8_t zero_digest[DIGEST]
+        uint8_t zero_digest[XXH3_SIZE]
         int64_t done
         int64_t source_read
         int64_t target_read
@@ -255,12 +293,17 @@ cdef class Copy:
         bint compare=True,
         bint dry_run=False,
         digests=None,
+        hasher=None,
+        int64_t digest_size=XXH3_SIZE,
         extents=None,
+        int64_t bytes_per_second=0,
     ):
         pthread_mutex_init(&self.lock, NULL)
         pthread_mutex_init(&self.gate_lock, NULL)
         if size < 0 or block_size <= 0 or segment_size <= 0 or segment_size % block_size:
             raise ValueError("size, block_size and segment_size do not fit each other")
+        if not 1 <= digest_size <= WIDEST_DIGEST or (hasher is None and digest_size != XXH3_SIZE):
+            raise ValueError("digest_size is not the hash function's")
         if source_align < 1 or target_align < 1 or block_size % source_align or block_size % target_align:
             raise ValueError("block_size must be a multiple of both alignments")
         self.source = Side(source_fd, source_align, 0, source_holes, Span(0, 0), Span(0, 0))
@@ -273,6 +316,9 @@ cdef class Copy:
         self.compare = compare
         self.dry = dry_run
         self.gate = gate
+        self.hasher = hasher
+        self.width = digest_size
+        self.rate = bytes_per_second
         self._take_buffers(digests, changed, extents)
         self.zeros = <uint8_t *>aligned(<size_t>segment_size)
         if self.zeros == NULL:
@@ -287,8 +333,8 @@ cdef class Copy:
         self.changed_bits = <uint8_t *>self.changed_view.buf
         if digests is not None:
             PyObject_GetBuffer(digests, &self.digests_view, PyBUF_WRITABLE)
-            if self.digests_view.len < self.blocks * DIGEST:
-                raise ValueError("digests is smaller than 16 bytes a block")
+            if self.digests_view.len < self.blocks * self.width:
+                raise ValueError("digests is smaller than one digest a block")
             self.table = <uint8_t *>self.digests_view.buf
         if extents is not None:
             PyObject_GetBuffer(extents, &self.extents_view, PyBUF_SIMPLE)
@@ -327,7 +373,8 @@ cdef class Copy:
         with nogil:
             if self._set_up(&desk) == 0:
                 while self._claim(&start, &length):
-                    if self._segment(&desk, start, length) < 0:
+                    self._pay(length)
+                    if self._finish(&desk, start, length) < 0:
                         break
             else:
                 self._fail(MEMORY, 0, ENOMEM)
@@ -352,9 +399,9 @@ cdef class Copy:
         )
 
     def fault(self):
-        """The first failure, or None. An exception that the gate raised is raised here."""
-        if self.gate_error is not None:
-            raise self.gate_error
+        """The first failure, or None. An exception that `gate` or `hasher` raised is raised here."""
+        if self.raised is not None:
+            raise self.raised
         if self.fault_step == 0:
             return None
         return Fault(STEPS[self.fault_step], self.fault_offset, self.fault_errno)
@@ -362,7 +409,7 @@ cdef class Copy:
     cdef int _set_up(self, Desk *desk) noexcept nogil:
         desk.source = <uint8_t *>aligned(<size_t>self.segment)
         desk.target = <uint8_t *>aligned(<size_t>self.segment)
-        desk.digests = <uint8_t *>calloc(<size_t>(self.segment // self.block), DIGEST)
+        desk.digests = <uint8_t *>calloc(<size_t>(self.segment // self.block), <size_t>self.width)
         if desk.source == NULL or desk.target == NULL or desk.digests == NULL:
             return -1
         return 0
@@ -434,94 +481,129 @@ cdef class Copy:
             return self._fail(step, side.base + start + got, errno)
         return 0
 
-    cdef int _segment(self, Desk *desk, int64_t start, int64_t length) noexcept nogil:
-        cdef int source_hole = self._in_hole(&self.source, start, length)
-        cdef const uint8_t *data = self.zeros if source_hole else desk.source
-        cdef TargetState target_state = UNREAD
+    cdef void _pay(self, int64_t length) noexcept nogil:
+        """Wait until `length` more bytes are within the rate."""
+        cdef int64_t now, until
+        if self.rate == 0:
+            return
+        pthread_mutex_lock(&self.lock)
+        now = monotonic_ns()
+        # What was not used in the past is not saved up.
+        until = max(now, self.due)
+        self.due = until + <int64_t>(<double>length / <double>self.rate * 1e9)
+        pthread_mutex_unlock(&self.lock)
+        while now < until and not atomic_get(&self.halted):
+            sleep_ns(min(until - now, NAP_NS))
+            now = monotonic_ns()
+
+    cdef int _finish(self, Desk *desk, int64_t start, int64_t length) noexcept nogil:
+        """Read one segment, find the runs of blocks that differ, write them. -1 on failure."""
+        cdef Segment segment = Segment(start, length, self._in_hole(&self.source, start, length), desk.source, UNREAD, 0)
         cdef int64_t at = 0, n, run = -1
         cdef bint zero, run_zero = False
         cdef int differs
-        if not source_hole:
-            if self._read(&self.source, desk.source, start, length, READ_SOURCE) < 0:
-                return -1
+        if segment.source_hole:
+            segment.data = self.zeros
+        elif self._read(&self.source, desk.source, start, length, READ_SOURCE) < 0:
+            return -1
+        else:
             atomic_add(&self.source_read, length)
+        if self.table != NULL and self._hash(desk, &segment) < 0:
+            return -1
         while at < length:
             n = min(self.block, length - at)
-            differs = self._differs(desk, data, start, length, at, n, source_hole, &target_state)
+            differs = self._differs(desk, &segment, at, n)
             if differs < 0:
                 return -1
-            zero = differs and (source_hole or all_zero(data + at, n))
+            zero = differs and (segment.source_hole or all_zero(segment.data + at, n))
             if run >= 0 and (not differs or zero != run_zero):
-                if self._flush(desk, data, start, run, at, run_zero) < 0:
+                if self._write_run(desk, &segment, run, at, run_zero) < 0:
                     return -1
                 run = -1
             if differs and run < 0:
                 run = at
                 run_zero = zero
             at += n
-        if run >= 0 and self._flush(desk, data, start, run, length, run_zero) < 0:
+        if run >= 0 and self._write_run(desk, &segment, run, length, run_zero) < 0:
             return -1
+        atomic_add(&self.learned, segment.learned)
         atomic_add(&self.done, length)
         return 0
 
-    cdef int _differs(
-        self,
-        Desk *desk,
-        const uint8_t *data,
-        int64_t start,
-        int64_t length,
-        int64_t at,
-        int64_t n,
-        bint source_hole,
-        TargetState *target_state,
-    ) noexcept nogil:
+    cdef int _hash(self, Desk *desk, Segment *segment) noexcept nogil:
+        """The digest of every block of a segment."""
+        cdef int64_t at = 0, n
+        cdef uint8_t *digest = desk.digests
+        if self.hasher is not None:
+            with gil:
+                return self._call_hasher(desk, segment)
+        while at < segment.length:
+            n = min(self.block, segment.length - at)
+            if segment.source_hole and n == self.block:
+                memcpy(digest, self.zero_digest, XXH3_SIZE)
+            else:
+                xxh3(segment.data + at, <size_t>n, digest)
+            digest += XXH3_SIZE
+            at += n
+        return 0
+
+    cdef int _call_hasher(self, Desk *desk, Segment *segment) noexcept:
+        cdef int64_t at = 0, n
+        cdef uint8_t *digest = desk.digests
+        cdef bytes made
+        try:
+            while at < segment.length:
+                n = min(self.block, segment.length - at)
+                made = self.hasher(PyMemoryView_FromMemory(<char *>segment.data + at, n, PyBUF_READ))
+                if len(made) != self.width:
+                    raise ValueError("the hash function gave a digest of another length")
+                memcpy(digest, <const char *>made, <size_t>self.width)
+                digest += self.width
+                at += n
+        except BaseException as error:
+            self.raised = error
+            return self._fail(CALLBACK, 0, 0)
+        return 0
+
+    cdef int _differs(self, Desk *desk, Segment *segment, int64_t at, int64_t n) noexcept nogil:
         """Whether one block has to be written: 1, 0, or -1 on failure."""
-        cdef uint8_t *digest = desk.digests + at // self.block * DIGEST
+        cdef uint8_t *digest
         cdef uint8_t *known
         cdef int differs
         if self.table == NULL:
-            return self._differs_from_target(desk, data, start, length, at, n, target_state)
-        if source_hole and n == self.block:
-            memcpy(digest, self.zero_digest, DIGEST)
-        else:
-            xxh3(data + at, <size_t>n, digest)
-        known = self.table + (start + at) // self.block * DIGEST
-        if not all_zero(known, DIGEST):
-            return memcmp(known, digest, DIGEST) != 0
-        differs = self._differs_from_target(desk, data, start, length, at, n, target_state)
+            return self._differs_from_target(desk, segment, at, n)
+        digest = desk.digests + at // self.block * self.width
+        known = self.table + (segment.start + at) // self.block * self.width
+        if not all_zero(known, self.width):
+            return memcmp(known, digest, <size_t>self.width) != 0
+        differs = self._differs_from_target(desk, segment, at, n)
         if differs == 0 and not self.dry:
-            memcpy(known, digest, DIGEST)
-            atomic_add(&self.learned, 1)
+            memcpy(known, digest, <size_t>self.width)
+            segment.learned += 1
         return differs
 
-    cdef int _differs_from_target(
-        self,
-        Desk *desk,
-        const uint8_t *data,
-        int64_t start,
-        int64_t length,
-        int64_t at,
-        int64_t n,
-        TargetState *target_state,
-    ) noexcept nogil:
-        if target_state[0] == UNREAD:
-            if self._in_hole(&self.target, start, length):
-                target_state[0] = HOLE
+    cdef int _differs_from_target(self, Desk *desk, Segment *segment, int64_t at, int64_t n) noexcept nogil:
+        if segment.target == UNREAD:
+            if self._in_hole(&self.target, segment.start, segment.length):
+                segment.target = HOLE
             elif self.compare:
-                if self._read(&self.target, desk.target, start, length, READ_TARGET) < 0:
+                if self._read(&self.target, desk.target, segment.start, segment.length, READ_TARGET) < 0:
                     return -1
-                atomic_add(&self.target_read, length)
-                target_state[0] = HELD
-        if target_state[0] == HOLE:
-            return not all_zero(data + at, n)
-        if target_state[0] == HELD:
-            return memcmp(data + at, desk.target + at, <size_t>n) != 0
-        return 1
+                atomic_add(&self.target_read, segment.length)
+                segment.target = HELD
+            else:
+                segment.target = UNKNOWN
+        if segment.target == UNKNOWN:
+            return 1
+        if segment.target == HOLE:
+            return not (segment.source_hole or all_zero(segment.data + at, n))
+        return memcmp(segment.data + at, desk.target + at, <size_t>n) != 0
 
-    cdef int _flush(self, Desk *desk, const uint8_t *data, int64_t start, int64_t at, int64_t end, bint zero) noexcept nogil:
+    cdef int _write_run(self, Desk *desk, Segment *segment, int64_t at, int64_t end, bint zero) noexcept nogil:
         """Write one run of changed blocks, and note what the target holds now."""
+        cdef int64_t start = segment.start + at
         cdef int64_t length = end - at
-        cdef int64_t first = (start + at) // self.block
+        cdef int64_t first = start // self.block
         cdef int64_t count = (length + self.block - 1) // self.block
         cdef int64_t i
         atomic_add(&self.changed, length)
@@ -531,15 +613,20 @@ cdef class Copy:
             return 0
         if self._open_gate() < 0:
             return -1
-        if zero and self._punch(start + at, length):
+        if zero and self._punch(start, length):
             atomic_add(&self.zeroed, length)
         else:
-            if self._write(data + at, start + at, length) < 0:
+            if self._write(segment.data + at, start, length) < 0:
                 return -1
             atomic_add(&self.written, length)
+            self._pay(length)
         if self.table != NULL:
-            memcpy(self.table + first * DIGEST, desk.digests + at // self.block * DIGEST, <size_t>(count * DIGEST))
-            atomic_add(&self.learned, count)
+            memcpy(
+                self.table + first * self.width,
+                desk.digests + at // self.block * self.width,
+                <size_t>(count * self.width),
+            )
+            segment.learned += count
         return 0
 
     cdef bint _punch(self, int64_t start, int64_t length) noexcept nogil:
@@ -587,13 +674,13 @@ cdef class Copy:
         pthread_mutex_unlock(&self.gate_lock)
         if opened:
             return 0
-        return self._fail(GATE, 0, 0)
+        return self._fail(CALLBACK, 0, 0)
 
     cdef int _call_gate(self) noexcept:
         try:
             self.gate()
         except BaseException as error:
-            self.gate_error = error
+            self.raised = error
             return 0
         return 1
 
@@ -601,14 +688,14 @@ cdef class Copy:
 def xxh3_128(data):
     """XXH3-128 of a bytes-like object, in canonical form: 16 bytes."""
     cdef Py_buffer view
-    cdef uint8_t out[DIGEST]
+    cdef uint8_t out[XXH3_SIZE]
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     try:
         with nogil:
             xxh3(view.buf, <size_t>view.len, out)
     finally:
         PyBuffer_Release(&view)
-    return (<char *>out)[:DIGEST]
+    return (<char *>out)[:XXH3_SIZE]
 
 
 def count_runs(bits, int64_t blocks):
@@ -651,6 +738,8 @@ def mark_differences(left, right, int64_t length, int64_t block_size, bits, int6
         try:
             PyObject_GetBuffer(bits, &c, PyBUF_WRITABLE)
             try:
+                if length < 0 or block_size <= 0:
+                    raise ValueError("length is not negative, block_size is above zero")
                 bit = first + (length + block_size - 1) // block_size
                 if a.len < length or b.len < length or first < 0 or c.len < (bit + 7) // 8:
                     raise ValueError("a buffer is smaller than what is compared")
@@ -669,3 +758,32 @@ def mark_differences(left, right, int64_t length, int64_t block_size, bits, int6
     finally:
         PyBuffer_Release(&a)
     return found
+
+
+def hash_blocks(data, int64_t length, int64_t block_size, digests, int64_t first):
+    """XXH3-128 of each block of the first `length` bytes of a buffer, into 16-byte slots of a writable buffer from
+    slot `first` on. Returns the number of blocks."""
+    cdef Py_buffer a, b
+    cdef int64_t at = 0, blocks
+    PyObject_GetBuffer(data, &a, PyBUF_SIMPLE)
+    try:
+        PyObject_GetBuffer(digests, &b, PyBUF_WRITABLE)
+        try:
+            if length < 0 or block_size <= 0 or first < 0:
+                raise ValueError("length, block_size and first are not negative, block_size is not zero")
+            blocks = (length + block_size - 1) // block_size
+            if a.len < length or b.len // XXH3_SIZE < first + blocks:
+                raise ValueError("a buffer is smaller than what is hashed")
+            with nogil:
+                while at < length:
+                    xxh3(
+                        <uint8_t *>a.buf + at,
+                        <size_t>min(block_size, length - at),
+                        <uint8_t *>b.buf + (first + at // block_size) * XXH3_SIZE,
+                    )
+                    at += block_size
+        finally:
+            PyBuffer_Release(&b)
+    finally:
+        PyBuffer_Release(&a)
+    return blocks

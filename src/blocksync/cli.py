@@ -1,6 +1,7 @@
 """The `blocksync` command: what each of its commands does with the values it was given."""
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,12 +9,16 @@ from typing import TYPE_CHECKING
 
 from blocksync import commands
 from blocksync.commands import Values
-from blocksync.errors import BlocksyncError, ExitCode
+from blocksync.errors import BlocksyncError, ExitCode, Interrupted
 from blocksync.progress import Display, display
 from blocksync.sizes import format_size, parse_size
 
 if TYPE_CHECKING:
     from blocksync.passes import PassReport, PassRequest
+
+
+# What typer exits with after Ctrl-C.
+TYPER_INTERRUPTED = 130
 
 
 def main() -> None:
@@ -28,13 +33,26 @@ def run(command: Callable[[], object]) -> int:
     except BlocksyncError as error:
         print(f"error: {error}", file=sys.stderr)
         return int(error.exit_code)
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return int(ExitCode.INTERRUPTED)
     except SystemExit as end:
+        if end.code == TYPER_INTERRUPTED:
+            return int(ExitCode.INTERRUPTED)
         return end.code if isinstance(end.code, int) else int(ExitCode.FAILED)
     return int(ended) if isinstance(ended, int) else int(ExitCode.DONE)
 
 
 def carry_out(words: list[str]) -> int:
     """Do what a command line says; the exit code."""
+    try:
+        return _carry_out(words)
+    except Interrupted as stopped:
+        again = shlex.join(["blocksync", *words])
+        raise Interrupted(stopped.thing, stopped.cause, f"go on with: {again}") from stopped
+
+
+def _carry_out(words: list[str]) -> int:
     plain = commands.read(words)
     if plain is None:
         from blocksync.terminal import app  # noqa: PLC0415
@@ -101,6 +119,7 @@ def summary(report: "PassReport") -> str:
 
 
 def _request(values: Values) -> "PassRequest":
+    from blocksync import hashes  # noqa: PLC0415
     from blocksync.passes import PassRequest  # noqa: PLC0415
 
     only = None
@@ -116,11 +135,13 @@ def _request(values: Values) -> "PassRequest":
         size=_size(values, "size"),
         digests=None if values["digests"] is None else _path(values, "digests"),
         block_size=parse_size(str(values["block_size"])),
+        hash=hashes.by_name(str(values["hash"])),
         compare=bool(values["compare"]),
         only=only,
         dry_run=bool(values["dry_run"]),
         direct=bool(values["direct"]),
         cache=bool(values["cache"]),
+        bytes_per_second=_size(values, "bwlimit"),
         overrides=frozenset(overrides if isinstance(overrides, tuple) else ()),
     )
 

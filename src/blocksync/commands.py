@@ -108,7 +108,18 @@ SYNC = Command(
             off="--no-compare",
             help="Whether target blocks that no digest file knows are read and compared, or just written.",
         ),
+        Option(
+            name="hash",
+            metavar="NAME",
+            default="xxh3",
+            help="What digests are made of: xxh3 (fast), or blake3 (slower; for guests that may be hostile).",
+        ),
         Option(name="only", metavar="EXTENTS", help="Look only at the extents listed in this file."),
+        Option(
+            name="bwlimit",
+            metavar="BYTES",
+            help="Look at and write no more than this in a second, together: 50MiB, for one.",
+        ),
         Option(name="dry_run", kind=Kind.FLAG, help="Say what would be written, and write nothing."),
         DIRECT,
         CACHE,

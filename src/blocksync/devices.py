@@ -103,6 +103,7 @@ def create_sparse(path: Path, size: int) -> Device:
     try:
         os.truncate(fd, size)
         os.fsync(fd)
+        sync_folder(path.parent)
     except OSError as error:
         path.unlink()
         raise Failed(
@@ -221,6 +222,15 @@ def write_ranges(
         make_durable(target)
 
 
+def sync_folder(folder: Path) -> None:
+    """Make names made or renamed in a folder durable. Raises OSError."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def _write(target: Opened, offset: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
@@ -256,12 +266,7 @@ def _open(device: Device, flags: int, *, direct: bool) -> int:
         return os.open(device.path, flags | os.O_CLOEXEC | (os.O_DIRECT if direct else 0))
     except OSError as error:
         if error.errno == errno.EBUSY:
-            raise Refused(
-                device.path,
-                f"is held by {guards.holders_of(device) or 'another user in the kernel'}",
-                "stop what uses it, or name another target",
-                guard="held",
-            ) from error
+            raise guards.refused_claim(device) from error
         if error.errno == errno.EINVAL and direct:
             raise Failed(
                 device.path,
@@ -296,9 +301,4 @@ def _lock(device: Device, fd: int) -> None:
         # On a whole disk the lock also keeps udev from probing data that is half written.
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise Refused(
-            device.path,
-            f"is locked by {guards.lock_owner_of(device) or 'another process'}",
-            "wait for that process, or name another target",
-            guard="held",
-        ) from None
+        raise guards.refused_lock(device) from None

@@ -16,18 +16,19 @@ from enum import IntEnum
 from pathlib import Path
 
 from blocksync._copy import xxh3_128
+from blocksync.devices import sync_folder
 from blocksync.errors import Failed, Usage
+from blocksync.hashes import HASHES, XXH3, Hash
 
 MAGIC = b"BSDIGEST"
 VERSION = 1
 HEADER_SIZE = 4096
-DIGEST_SIZE = 16
-XXH3_128 = 1
+CHECKSUM_SIZE = 16
 SPOT_CHECKS = 12
 
 # magic, version, state, generation, size, target offset, block size, hash, job, table checksum, text lengths
 _HEADER = struct.Struct("<8sIIQQQII16s16sHH")
-_CHECKSUM_AT = HEADER_SIZE - DIGEST_SIZE
+_CHECKSUM_AT = HEADER_SIZE - CHECKSUM_SIZE
 _TEXT_ROOM = _CHECKSUM_AT - _HEADER.size
 
 
@@ -52,10 +53,16 @@ class Binding:
     size: int
     target_offset: int
     block_size: int
+    hash: Hash = XXH3
 
     @property
     def blocks(self) -> int:
         return -(-self.size // self.block_size)
+
+    @property
+    def table_size(self) -> int:
+        """Bytes of a table of one digest a block."""
+        return self.blocks * self.hash.size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +73,7 @@ class Header:
     generation: int
     job: bytes
     binding: Binding
-    table_checksum: bytes = bytes(DIGEST_SIZE)
+    table_checksum: bytes = bytes(CHECKSUM_SIZE)
 
     def pack(self) -> bytes:
         texts = [
@@ -82,7 +89,7 @@ class Header:
             self.binding.size,
             self.binding.target_offset,
             self.binding.block_size,
-            XXH3_128,
+            self.binding.hash.number,
             self.job,
             self.table_checksum,
             *map(len, texts),
@@ -93,12 +100,17 @@ class Header:
     @classmethod
     def unpack(cls, data: bytes) -> "Header":
         """Raises Untrusted, saying why."""
-        if len(data) != HEADER_SIZE or xxh3_128(data[:_CHECKSUM_AT]) != data[_CHECKSUM_AT:]:
+        if (
+            len(data) != HEADER_SIZE
+            or data[: len(MAGIC)] != MAGIC
+            or xxh3_128(data[:_CHECKSUM_AT]) != data[_CHECKSUM_AT:]
+        ):
             raise Untrusted("is torn: its header does not match its checksum")
         _, version, state, generation, size, offset, block_size, kind, job, checksum, *lengths = (
             _HEADER.unpack_from(data)
         )
-        if version != VERSION or kind != XXH3_128 or state not in State.__members__.values():
+        hashes = {known.number: known for known in HASHES}
+        if version != VERSION or kind not in hashes or state not in State.__members__.values():
             raise Untrusted(
                 f"has version {version}, state {state} and hash {kind}, which this release does not know"
             )
@@ -107,7 +119,12 @@ class Header:
         ends = _HEADER.size, _HEADER.size + lengths[0], _HEADER.size + sum(lengths)
         source, target = (data[a:b].decode("utf-8", "surrogateescape") for a, b in itertools.pairwise(ends))
         binding = Binding(
-            source=source, target=target, size=size, target_offset=offset, block_size=block_size
+            source=source,
+            target=target,
+            size=size,
+            target_offset=offset,
+            block_size=block_size,
+            hash=hashes[kind],
         )
         return cls(
             state=State(state), generation=generation, job=job, binding=binding, table_checksum=checksum
@@ -122,7 +139,7 @@ class Untrusted(Exception):
 class Digests:
     """The table of one target range, and the file that it came from and goes to.
 
-    `table` holds 16 bytes a block; sixteen zero bytes mean that the block is not known. `distrust` says why
+    `table` holds one digest a block; all zero bytes mean that the block is not known. `distrust` says why
     an existing file was not believed ("" when it was, or when there was none).
     """
 
@@ -145,11 +162,12 @@ class Digests:
         stale file, such as one restored from a backup, most of the time and not always: it is a second line
         of defence.
         """
-        for block in _picks(self.header.binding.blocks):
-            claim = self.table[block * DIGEST_SIZE : (block + 1) * DIGEST_SIZE]
-            start = block * self.header.binding.block_size
-            length = min(self.header.binding.block_size, self.header.binding.size - start)
-            if any(claim) and xxh3_128(read(start, length)) != claim:
+        binding = self.header.binding
+        for block in _picks(binding.blocks):
+            claim = self.table[block * binding.hash.size : (block + 1) * binding.hash.size]
+            start = block * binding.block_size
+            length = min(binding.block_size, binding.size - start)
+            if any(claim) and binding.hash.digest(read(start, length)) != claim:
                 self.forget(f"is stale: the target holds something else at {start}")
                 return
 
@@ -167,12 +185,12 @@ class Digests:
             return
         # Torn or not, the old header is gone before the target changes; a torn one is not trusted either.
         with _failing(self.path), self.path.open("r+b", buffering=0) as file:
-            file.write(marked.pack())
+            _write_fully(file.fileno(), marked.pack())
             os.fsync(file.fileno())
 
     def commit(self, state: State) -> None:
         """Replace the file by the table as it is now. Call only after the target's fsync."""
-        checksum = xxh3_128(memoryview(self.table)[: self.header.binding.blocks * DIGEST_SIZE])
+        checksum = xxh3_128(memoryview(self.table)[: self.header.binding.table_size])
         self.header = replace(
             self.header, state=state, generation=self.header.generation + 1, table_checksum=checksum
         )
@@ -180,14 +198,14 @@ class Digests:
 
     def _replace_file(self, header: Header, *, with_table: bool) -> None:
         fresh = self.path.with_name(f".{self.path.name}.new")
-        with _failing(self.path):
+        with _failing(self.path, leftover=fresh):
             with fresh.open("wb", buffering=0) as file:
                 _write_fully(file.fileno(), header.pack())
                 if with_table:
-                    _write_fully(file.fileno(), memoryview(self.table)[: header.binding.blocks * DIGEST_SIZE])
+                    _write_fully(file.fileno(), memoryview(self.table)[: header.binding.table_size])
                 os.fsync(file.fileno())
             fresh.replace(self.path)
-            _sync_folder(self.path.parent)
+            sync_folder(self.path.parent)
         self.exists = True
 
 
@@ -229,7 +247,7 @@ def _load(path: Path, fd: int, binding: Binding) -> Digests:
     _check_binding(header.binding, binding)
     if header.state is State.IN_PROGRESS:
         raise Untrusted("was left by a pass that did not end: what it claims is verified against the target")
-    length = binding.blocks * DIGEST_SIZE
+    length = binding.table_size
     if os.fstat(fd).st_size != HEADER_SIZE + length:
         raise Untrusted("is torn: its length does not fit its header")
     table = _empty_table(binding)
@@ -248,15 +266,19 @@ def _picks(blocks: int) -> list[int]:
 
 
 def _check_binding(found: Binding, wanted: Binding) -> None:
-    for name in ("source", "target", "size", "target_offset", "block_size"):
+    for name in ("source", "target", "size", "target_offset", "block_size", "hash"):
         then, now = getattr(found, name), getattr(wanted, name)
         if then != now:
-            raise Untrusted(f"is about another {name.replace('_', ' ')}: {then}, not {now}")
+            raise Untrusted(f"is about another {name.replace('_', ' ')}: {_shown(then)}, not {_shown(now)}")
+
+
+def _shown(value: object) -> object:
+    return value.name if isinstance(value, Hash) else value
 
 
 def _empty_table(binding: Binding) -> mmap.mmap:
     # Anonymous pages cost nothing until a digest is known.
-    return mmap.mmap(-1, max(binding.blocks * DIGEST_SIZE, 1))
+    return mmap.mmap(-1, max(binding.table_size, 1))
 
 
 def _read_fully(fd: int, into: memoryview, offset: int) -> None:
@@ -274,19 +296,13 @@ def _write_fully(fd: int, data: bytes | memoryview) -> None:
         rest = rest[os.write(fd, rest) :]
 
 
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 @contextmanager
-def _failing(path: Path) -> Iterator[None]:
+def _failing(path: Path, leftover: Path | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if leftover is not None:
+            leftover.unlink(missing_ok=True)
         raise Failed(
             path, f"cannot be written: {error.strerror}", "make room or name another digest file"
         ) from error

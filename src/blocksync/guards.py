@@ -8,30 +8,42 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from blocksync import footprints
 from blocksync.errors import Failed, Refused, Usage
 from blocksync.sizes import format_size
 
 if TYPE_CHECKING:
     from blocksync.devices import Device
 
-PROC = Path("/proc")
-SYSFS = Path("/sys")
-
 # The guards that a person may override: those that protect what somebody else keeps on the target.
 # `size`, `alignment`, `same` and `changed` protect the copy itself and hold always.
-OVERRIDABLE = frozenset({"mounted", "swap", "held", "open", "signature"})
+OVERRIDABLE = frozenset({"mounted", "swap", "held", "domain", "open", "lvm", "md", "signature"})
 
 SECTOR = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """Where the kernel tells who uses what."""
+
+    proc: Path = Path("/proc")
+    sys: Path = Path("/sys")
+
+
+KERNEL = Kernel()
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
     """What libblkid recognises on a range: a type (ext4, swap, LVM2_member, dos) and its UUID ("" when it has
     none).
+
+    `is_table` says that the type is a partition table's.
     """
 
     type: str
     uuid: str = ""
+    is_table: bool = False
 
 
 def check_overrides(names: frozenset[str]) -> None:
@@ -41,10 +53,10 @@ def check_overrides(names: frozenset[str]) -> None:
 
 
 def claims_waived(overrides: frozenset[str]) -> bool:
-    """Whether the kernel's own claim (O_EXCL) must be left out, because a guard that implies one is
-    overridden.
+    """Whether the kernel's own claim (O_EXCL) must be left out: an overridden guard is about one that is
+    held.
     """
-    return bool(overrides & {"mounted", "swap", "held"})
+    return bool(overrides & {"mounted", "swap", "held", "domain", "open"})
 
 
 def range_fits(target: "Device", offset: int, size: int) -> None:
@@ -66,41 +78,44 @@ def range_fits(target: "Device", offset: int, size: int) -> None:
         )
 
 
-def not_the_source(source: "Device", target: "Device") -> None:
-    """Raises Refused (guard `same`) when both are one device or file."""
-    if source.kind == target.kind and source.number == target.number:
+def not_the_source(source: "Device", target: "Device", offset: int, size: int) -> None:
+    """Raises Refused (guard `same`) when the target range shares a byte with the source range [0, size),
+    under whatever names: loop devices, partitions and device-mapper are looked through.
+    """
+    ours = footprints.of_path(target.path, offset, offset + size)
+    theirs = footprints.of_path(source.path, 0, size)
+    same_number = source.kind == target.kind and source.number == target.number
+    if same_number or any(one.overlaps(other) for one in ours for other in theirs):
         raise Refused(
-            target.path, f"is the same as the source {source.path}", "name another target", guard="same"
+            target.path,
+            f"is the same as the source {source.path}, or overlaps it",
+            "name another target",
+            guard="same",
         )
 
 
-def not_in_use(target: "Device", overrides: frozenset[str] = frozenset()) -> None:
-    """Raises Refused (guards `mounted`, `swap`, `held`, `open`) naming who uses the target or a partition of
-    it.
+def not_in_use(target: "Device", overrides: frozenset[str] = frozenset(), kernel: Kernel = KERNEL) -> None:
+    """Raises Refused (guards `mounted`, `swap`, `held`, `domain`, `open`), naming who uses the target or a
+    partition of it.
     """
-    for guard, user in _uses(target):
+    for guard, user in _uses(target, kernel):
         if guard not in overrides:
-            raise Refused(
-                target.path,
-                f"is in use: {user}",
-                f"release it, or name another target (or, knowing better, --override {guard})",
-                guard=guard,
-            )
+            raise _refused(target, f"is in use: {user}", "release it, or name another target", guard)
 
 
-def holders_of(target: "Device") -> str:
+def holders_of(target: "Device", kernel: Kernel = KERNEL) -> str:
     """Who holds the target, for a message; empty when nobody is found."""
-    return ", ".join(user for _, user in _uses(target))
+    return ", ".join(user for _, user in _uses(target, kernel))
 
 
-def lock_owner_of(target: "Device") -> str:
+def lock_owner_of(target: "Device", kernel: Kernel = KERNEL) -> str:
     """The process that holds a lock on a file or device node, from /proc/locks; empty when not found."""
     status = target.path.stat()
     wanted = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
-    for line in _lines(PROC / "locks"):
+    for line in _lines(kernel.proc / "locks"):
         fields = line.split()
         if wanted in fields and "->" not in fields:
-            return _process(fields[fields.index(wanted) - 1])
+            return _process(fields[fields.index(wanted) - 1], kernel)
     return ""
 
 
@@ -113,42 +128,47 @@ def no_foreign_signature(
     known: frozenset[Signature] = frozenset(),
     overrides: frozenset[str] = frozenset(),
 ) -> None:
-    """Raises Refused (guard `signature`) when the target range holds something that is not the source's own
-    or known.
+    """Raises Refused (guards `lvm`, `md`, `signature`) when the target range, or the target as a whole, holds
+    something that is neither the source's own nor known. A partition table is no reason against a range
+    behind it.
     """
-    if "signature" in overrides:
+    expected = known | {found for found in [probe(source.path, 0, size)] if found}
+    inside = probe(target.path, offset, size)
+    if inside is not None and inside not in expected:
+        _refuse_signature(target, inside, offset, overrides)
+    whole = probe(target.path, 0, target.size)
+    if whole is not None and whole not in expected and not (whole.is_table and offset > 0):
+        _refuse_signature(target, whole, 0, overrides)
+
+
+def _refuse_signature(target: "Device", found: Signature, offset: int, overrides: frozenset[str]) -> None:
+    guard = _guard_of(found)
+    if guard in overrides:
         return
-    found = probe(target.path, offset, size)
-    if found is None or found in known or found == probe(source.path, 0, size):
-        return
-    what = f"a {found.type}" + (f" with UUID {found.uuid}" if found.uuid else "")
-    raise Refused(
-        target.path,
+    what = found.type + (f" with UUID {found.uuid}" if found.uuid else "")
+    raise _refused(
+        target,
         f"already holds {what} at {offset}, which is not the source's",
-        "check that this is the right target; `wipefs` clears it, --override signature writes over it",
-        guard="signature",
+        "check that this is the right target; `wipefs` shows and clears what is there",
+        guard,
     )
 
 
+def _guard_of(found: Signature) -> str:
+    if found.type.startswith("LVM"):
+        return "lvm"
+    return "md" if found.type.endswith("_raid_member") else "signature"
+
+
 def probe(path: Path, offset: int, size: int) -> Signature | None:
-    """What libblkid finds in [offset, offset+size): None when nothing. Contradicting signs count as
-    `ambivalent`.
+    """What libblkid finds in [offset, offset+size): None when nothing; type `ambivalent` for contradicting
+    signs.
     """
     # Imported late: a pass that trusts its digest file probes nothing.
     import subprocess  # noqa: PLC0415
 
-    argv = [
-        "blkid",
-        "--probe",
-        "--output",
-        "export",
-        "--offset",
-        str(offset),
-        "--size",
-        str(size),
-        "--",
-        str(path),
-    ]
+    span = ["--offset", str(offset), "--size", str(size)]
+    argv = ["blkid", "--probe", "--output", "export", *span, "--", str(path)]
     try:
         done = subprocess.run(
             argv, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}, check=False
@@ -163,29 +183,47 @@ def probe(path: Path, offset: int, size: int) -> Signature | None:
     if kind := found.get("TYPE"):
         return Signature(kind, found.get("UUID", ""))
     if kind := found.get("PTTYPE"):
-        return Signature(kind, found.get("PTUUID", ""))
+        return Signature(kind, found.get("PTUUID", ""), is_table=True)
     return None
 
 
-def _uses(target: "Device") -> Iterator[tuple[str, str]]:
-    nodes = _nodes(target) if target.is_block else frozenset()
-    yield from _mounts(nodes)
-    yield from _swaps(target, nodes)
-    yield from _kernel_holders(nodes)
-    if not target.is_block:
-        yield from _loops(target)
-    yield from _writers(target)
+def _refused(target: "Device", cause: str, way_out: str, guard: str) -> Refused:
+    knowing = f"; knowing better, --override {guard}" if guard in OVERRIDABLE else ""
+    return Refused(target.path, cause, way_out + knowing, guard=guard)
 
 
-def _nodes(target: "Device") -> frozenset[tuple[int, int]]:
+def refused_claim(target: "Device") -> Refused:
+    """The refusal of a target that the kernel did not let us claim."""
+    who = holders_of(target) or "another user in the kernel"
+    return _refused(target, f"is held by {who}", "stop what uses it, or name another target", "held")
+
+
+def refused_lock(target: "Device") -> Refused:
+    """The refusal of a target that another process holds a lock on."""
+    who = lock_owner_of(target) or "another process"
+    return _refused(target, f"is locked by {who}", "wait for that process, or name another target", "held")
+
+
+def _uses(target: "Device", kernel: Kernel) -> Iterator[tuple[str, str]]:
+    nodes = _nodes(target, kernel) if target.is_block else frozenset()
+    yield from _mounts(nodes, kernel)
+    yield from _swaps(target, nodes, kernel)
+    if target.is_block:
+        yield from _kernel_holders(target, nodes, kernel)
+        yield from _xen_domains(nodes, kernel)
+    else:
+        yield from _loops(target, kernel)
+    yield from _writers(target, kernel)
+
+
+def _nodes(target: "Device", kernel: Kernel) -> frozenset[tuple[int, int]]:
     """The device and its partitions, as (major, minor)."""
-    node = _sys_node(target.number)
-    partitions = (_number(_text(path.parent / "dev")) for path in node.glob("*/partition"))
-    return frozenset({target.number, *partitions})
+    partitions = _sys_node(target.number, kernel).glob("*/partition")
+    return frozenset({target.number, *(_number(_text(path.parent / "dev")) for path in partitions)})
 
 
-def _mounts(nodes: frozenset[tuple[int, int]]) -> Iterator[tuple[str, str]]:
-    for line in _lines(PROC / "self/mountinfo"):
+def _mounts(nodes: frozenset[tuple[int, int]], kernel: Kernel) -> Iterator[tuple[str, str]]:
+    for line in _lines(kernel.proc / "self/mountinfo"):
         before, _, after = line.partition(" - ")
         fields = before.split()
         # btrfs mounts under a number of its own; its device is only named.
@@ -193,34 +231,47 @@ def _mounts(nodes: frozenset[tuple[int, int]]) -> Iterator[tuple[str, str]]:
             yield "mounted", f"mounted on {_unescape(fields[4])}"
 
 
-def _swaps(target: "Device", nodes: frozenset[tuple[int, int]]) -> Iterator[tuple[str, str]]:
-    for line in _lines(PROC / "swaps")[1:]:
+def _swaps(target: "Device", nodes: frozenset[tuple[int, int]], kernel: Kernel) -> Iterator[tuple[str, str]]:
+    for line in _lines(kernel.proc / "swaps")[1:]:
         path = _unescape(line.split()[0])
         if _number_of_path(path) in nodes or (not target.is_block and _is_file(path, target)):
             yield "swap", f"swap space {path}"
 
 
-def _kernel_holders(nodes: frozenset[tuple[int, int]]) -> Iterator[tuple[str, str]]:
-    for number in sorted(nodes):
-        for holder in sorted((_sys_node(number) / "holders").glob("*")):
-            name = _text(holder / "dm/name") or holder.name
-            yield "held", f"part of {name}"
+def _kernel_holders(
+    target: "Device", nodes: frozenset[tuple[int, int]], kernel: Kernel
+) -> Iterator[tuple[str, str]]:
+    """Devices made of this one, of a partition of it, or of the disk that it is a partition of."""
+    folders = [_sys_node(number, kernel) for number in sorted(nodes)]
+    if _text(folders[0] / "partition"):
+        folders.append(_sys_node(target.number, kernel).resolve().parent)
+    for folder in folders:
+        for holder in sorted((folder / "holders").glob("*")):
+            yield "held", f"part of {_text(holder / 'dm/name') or holder.name}"
 
 
-def _loops(target: "Device") -> Iterator[tuple[str, str]]:
-    for backing in sorted(SYSFS.glob("block/loop*/loop/backing_file")):
+def _xen_domains(nodes: frozenset[tuple[int, int]], kernel: Kernel) -> Iterator[tuple[str, str]]:
+    # xen-blkback writes what it serves as MAJOR:MINOR in hexadecimal; vbd-DOMAIN-DEVICE names the domain.
+    for served in sorted(kernel.sys.glob("bus/xen-backend/devices/vbd-*/physical_device")):
+        major, _, minor = _text(served).partition(":")
+        if minor and (int(major, 16), int(minor, 16)) in nodes:
+            yield "domain", f"the disk of Xen domain {served.parent.name.split('-')[1]}"
+
+
+def _loops(target: "Device", kernel: Kernel) -> Iterator[tuple[str, str]]:
+    for backing in sorted(kernel.sys.glob("block/loop*/loop/backing_file")):
         if _is_file(_text(backing), target):
             yield "held", f"attached to /dev/{backing.parent.parent.name}"
 
 
-def _writers(target: "Device") -> Iterator[tuple[str, str]]:
+def _writers(target: "Device", kernel: Kernel) -> Iterator[tuple[str, str]]:
     """Processes that have the target open for writing: a running guest's QEMU, for one."""
     name = target.path.resolve().name
-    for pid in _entries(str(PROC)):
+    for pid in _entries(str(kernel.proc)):
         if pid.isdigit() and pid != str(os.getpid()):
-            folder = f"{PROC}/{pid}/fd"
+            folder = f"{kernel.proc}/{pid}/fd"
             if any(_is_open_for_writing(folder, fd, target, name) for fd in _entries(folder)):
-                yield "open", f"open for writing in {_process(pid)}"
+                yield "open", f"open for writing in {_process(pid, kernel)}"
 
 
 def _is_open_for_writing(folder: str, fd: str, target: "Device", name: str) -> bool:
@@ -255,12 +306,12 @@ def _entries(folder: str) -> list[str]:
         return []
 
 
-def _process(pid: str) -> str:
-    return f"process {pid} ({_text(PROC / pid / 'comm') or 'unknown'})"
+def _process(pid: str, kernel: Kernel) -> str:
+    return f"process {pid} ({_text(kernel.proc / pid / 'comm') or 'unknown'})"
 
 
-def _sys_node(number: tuple[int, int]) -> Path:
-    return SYSFS / "dev/block" / f"{number[0]}:{number[1]}"
+def _sys_node(number: tuple[int, int], kernel: Kernel) -> Path:
+    return kernel.sys / "dev/block" / f"{number[0]}:{number[1]}"
 
 
 def _number(text: str) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from blocksync.devices import Device, Opened
 from blocksync.digests import Binding, Digests, State
 from blocksync.errors import Failed, Interrupted, Refused, Usage
 from blocksync.guards import Signature
+from blocksync.hashes import XXH3, Hash
 from blocksync.interruption import Stop, stop_on_signals
 from blocksync.progress import Progress, Report
 
@@ -47,7 +48,8 @@ class PassRequest:
     `size` None means the whole source. `digests` names the file that remembers what the target holds; without
     one the target is read. `compare` false writes unknown blocks without reading the target. `only` limits
     the pass to extents of the source. `direct` reads regular files past the page cache as well; `cache` lets
-    block devices be read through it, which is stale when a guest writes underneath. `known_signatures` may be
+    block devices be read through it, which is stale when a guest writes underneath. `hash` is what digests
+    are made of. `bytes_per_second` bounds what is looked at and written together. `known_signatures` may be
     on the target besides the source's own; `overrides` names guards to leave out.
     """
 
@@ -57,11 +59,13 @@ class PassRequest:
     size: int | None = None
     digests: Path | None = None
     block_size: int = BLOCK_SIZE
+    hash: Hash = XXH3
     compare: bool = True
     only: "Extents | None" = None
     dry_run: bool = False
     direct: bool = False
     cache: bool = False
+    bytes_per_second: int | None = None
     known_signatures: frozenset[Signature] = frozenset()
     overrides: frozenset[str] = frozenset()
 
@@ -160,9 +164,10 @@ def _prepare(request: PassRequest) -> _Plan:
     plan = _Plan(request, source, target, size)
     expected = target or _file_to_be(plan)
     guards.range_fits(expected, request.target_offset, size)
-    guards.not_the_source(source, expected)
-    if target is not None and not request.dry_run:
-        guards.not_in_use(target, request.overrides)
+    if target is not None:
+        guards.not_the_source(source, target, request.target_offset, size)
+        if not request.dry_run:
+            guards.not_in_use(target, request.overrides)
     return plan
 
 
@@ -175,6 +180,8 @@ def _check_options(request: PassRequest) -> None:
         )
     if request.size is not None and request.size < 0:
         raise Usage(f"size {request.size}", "is negative", "leave it out to copy the whole source")
+    if request.bytes_per_second is not None and request.bytes_per_second <= 0:
+        raise Usage("--bwlimit", "is not above zero", "leave it out for no limit")
     if request.direct and request.cache:
         raise Usage("--direct", "contradicts --cache", "give one of them")
 
@@ -244,6 +251,7 @@ def _digests(plan: _Plan, target: Opened) -> Digests | None:
         size=plan.size,
         target_offset=request.target_offset,
         block_size=request.block_size,
+        hash=request.hash,
     )
     table = digests.load(request.digests, binding)
     if table.trusted:
@@ -330,6 +338,9 @@ class _Pass:
             compare=request.compare,
             dry_run=request.dry_run,
             digests=None if self._table is None else self._table.table,
+            hasher=None if request.hash is XXH3 else request.hash.digest,
+            digest_size=request.hash.size,
+            bytes_per_second=request.bytes_per_second or 0,
             changed=self._changed,
             extents=None if self._only is None else self._only.rows.data,
             gate=self._before_first_write,

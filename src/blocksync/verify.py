@@ -60,7 +60,7 @@ def compare(
             left.path, f"has {left.size} bytes, not {length}", "give a smaller --size", guard="size"
         )
     guards.range_fits(right, target_offset, length)
-    guards.not_the_source(left, right)
+    guards.not_the_source(left, right, target_offset, length)
     with ExitStack() as stack:
         opened = [
             stack.enter_context(devices.open_source(side, direct=not cache if side.is_block else direct))

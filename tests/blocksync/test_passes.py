@@ -122,7 +122,7 @@ def test_block_devices_are_copied_at_an_offset_with_a_tail_inside_a_sector(
 def test_a_block_device_source_is_read_past_stale_pages(image: Image, loop: Attach, tmp_path: Path) -> None:
     backing, target = image("backing", MIB), tmp_path / "target"
     source = loop(backing)
-    # Somebody has the device open all the time, as Xen's backend has: its pages outlive our own opening of it.
+    # Somebody has the device open all the time, as Xen's backend has: its pages outlive our opening of it.
     with source.open("rb"):
         sync(source, target, cache=True)
         overwrite(backing, 70000, b"written underneath the device's page cache")

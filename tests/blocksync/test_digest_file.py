@@ -1,0 +1,191 @@
+"""A digest file is believed only when it is sound and about this very range."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from blocksync import digests, passes
+from blocksync.digests import Binding, State
+from blocksync.errors import Failed, Usage
+from blocksync.hashes import BLAKE3, XXH3
+from blocksync.passes import PassReport, PassRequest
+
+MIB = 2**20
+Image = Callable[[str, int], Path]
+
+
+class Job:
+    """A source, a target and a digest file that a pass has brought in line."""
+
+    def __init__(self, image: Image, folder: Path) -> None:
+        self.source = image("source", 4 * MIB + 700)
+        self.target = folder / "target"
+        self.digests = folder / "digests"
+
+    def sync(self, **options: object) -> PassReport:
+        request = PassRequest(source=self.source, target=self.target, digests=self.digests)
+        report = passes.run(replace(request, **options))  # type: ignore[arg-type]
+        assert self.target.read_bytes()[: len(self.source.read_bytes())] == self.source.read_bytes()
+        return report
+
+    def change_target(self, offset: int) -> None:
+        with self.target.open("r+b") as file:
+            file.seek(offset)
+            file.write(b"somebody else wrote this")
+
+
+@pytest.fixture
+def job(image: Image, tmp_path: Path) -> Job:
+    job = Job(image, tmp_path)
+    job.sync()
+    return job
+
+
+def test_a_sound_file_saves_reading_the_target(job: Job) -> None:
+    report = job.sync()
+    assert (report.target_bytes_read, report.notes) == (0, ())
+
+
+def test_nothing_changed_leaves_the_file_as_it_is(job: Job) -> None:
+    before = job.digests.stat()
+    job.sync()
+    assert job.digests.stat() == before or job.digests.stat().st_ino == before.st_ino
+
+
+@pytest.mark.parametrize("at", [0, 8, 12, 16, 100, 4095, 4096, 4096 + 16 * 64])
+def test_one_wrong_byte_anywhere_means_a_full_compare_with_a_message(job: Job, at: int) -> None:
+    data = bytearray(job.digests.read_bytes())
+    data[at] ^= 1
+    job.digests.write_bytes(data)
+    if at < 8:
+        with pytest.raises(Usage, match="is no digest file"):
+            job.sync()
+        return
+    report = job.sync()
+    assert report.target_bytes_read == 4 * MIB + 700
+    assert "torn" in report.notes[0]
+    assert job.sync().notes == ()
+
+
+@pytest.mark.parametrize("length", [0, 3, 4000, 4096, 4100])
+def test_a_file_cut_short_means_a_full_compare_with_a_message(job: Job, length: int) -> None:
+    os.truncate(job.digests, length)
+    assert "torn" in job.sync().notes[0]
+    assert job.sync().notes == ()
+
+
+@pytest.mark.parametrize(
+    "options, reason",
+    [
+        ({"block_size": 4096}, "block size"),
+        ({"size": MIB}, "size"),
+        ({"hash": BLAKE3}, "hash"),
+    ],
+)
+def test_a_file_about_another_pass_means_a_full_compare_with_a_message(
+    job: Job, options: dict[str, object], reason: str
+) -> None:
+    assert f"another {reason}" in job.sync(**options).notes[0]
+    assert job.sync(**options).notes == ()
+
+
+def test_a_file_about_another_target_is_not_believed(job: Job, image: Image) -> None:
+    job.target.rename(job.target.with_name("elsewhere"))
+    job.target = image("target", 4 * MIB + 700)
+    assert "another target" in job.sync().notes[0]
+
+
+def test_a_file_about_another_source_is_not_believed(job: Job, image: Image) -> None:
+    job.source = image("another source", 4 * MIB + 700)
+    assert "another source" in job.sync().notes[0]
+
+
+def test_a_pass_that_did_not_end_is_verified_and_not_believed(job: Job) -> None:
+    binding = digests.Header.unpack(job.digests.read_bytes()[:4096]).binding
+    digests.load(job.digests, binding).mark_in_progress()
+    job.change_target(MIB)
+    report = job.sync()
+    assert "did not end" in report.notes[0]
+    assert report.bytes_written == 65536
+    assert job.sync().notes == ()
+
+
+def test_a_target_whose_start_was_written_by_another_is_noticed(job: Job) -> None:
+    job.change_target(1024)
+    assert "stale" in job.sync().notes[0]
+
+
+def test_a_mark_that_cannot_be_made_durable_stops_the_pass_before_its_first_write(
+    image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job(image, tmp_path)
+    job.target.write_bytes(bytes(4 * MIB + 700))
+
+    def full(fd: int, data: object) -> int:
+        raise OSError(28, os.strerror(28))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(Failed, match="No space"):
+            job.sync()
+    assert job.target.read_bytes() == bytes(4 * MIB + 700)
+    assert not job.digests.exists()
+    job.sync()
+
+
+def test_an_only_pass_keeps_what_it_did_not_look_at(job: Job) -> None:
+    from blocksync.extents import Extents
+
+    data = bytearray(job.source.read_bytes())
+    data[MIB] ^= 1
+    job.source.write_bytes(data)
+    report = job.sync(only=Extents.of([(MIB, 1)]))
+    assert (report.bytes_written, report.target_bytes_read) == (65536, 0)
+    assert job.sync().bytes_changed == 0
+
+
+@pytest.mark.parametrize("hash_", [XXH3, BLAKE3], ids=lambda hash_: hash_.name)
+def test_the_table_holds_the_digest_of_every_block(image: Image, tmp_path: Path, hash_: object) -> None:
+    import xxhash
+    from blake3 import blake3
+
+    job = Job(image, tmp_path)
+    job.sync(hash=hash_)
+    data = job.source.read_bytes()
+    blocks = [data[at : at + 65536] for at in range(0, len(data), 65536)]
+    make = (
+        (lambda block: xxhash.xxh3_128(block).digest()) if hash_ is XXH3 else (lambda b: blake3(b).digest())
+    )
+    assert job.digests.read_bytes()[4096:] == b"".join(map(make, blocks))
+
+
+def test_generations_count_commits_and_the_job_stays(job: Job) -> None:
+    first = digests.Header.unpack(job.digests.read_bytes()[:4096])
+    job.source.write_bytes(os.urandom(4 * MIB + 700))
+    job.sync()
+    second = digests.Header.unpack(job.digests.read_bytes()[:4096])
+    assert (first.generation, second.generation) == (1, 2)
+    assert (first.job, first.state) == (second.job, State.DONE) == (second.job, second.state)
+
+
+def test_a_header_comes_back_as_it_was_written() -> None:
+    binding = Binding(
+        source="s" * 900, target="ä\udcff", size=2**62, target_offset=512, block_size=4096, hash=BLAKE3
+    )
+    header = digests.Header(state=State.PARTIAL, generation=2**63, job=bytes(range(16)), binding=binding)
+    assert digests.Header.unpack(header.pack()) == header
+
+
+def test_the_source_or_target_is_never_taken_for_a_digest_file(job: Job) -> None:
+    blank = job.target.with_name("blank")
+    blank.write_bytes(bytes(4 * MIB + 700))
+    for request in (
+        PassRequest(source=job.source, target=blank, digests=blank),
+        PassRequest(source=blank, target=job.target, digests=blank),
+    ):
+        with pytest.raises(Usage, match="is the source or the target itself"):
+            passes.run(request)
+    assert blank.read_bytes() == bytes(4 * MIB + 700)
