@@ -1,5 +1,8 @@
 """The command `xen2kvm`."""
 
+import os
+import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +11,7 @@ import typer
 
 import blocksync.cli
 from blocksync import progress
-from blocksync.errors import Usage
+from blocksync.errors import Interrupted, Usage
 from orchestrate import job, show
 from orchestrate.layout.table import TableKind
 from orchestrate.plan import file as plan_file
@@ -81,7 +84,7 @@ def plan(
     )
     planned = step.run(request)
     plan_file.write(output, plan_file.dump(planned.plan, planned.warnings))
-    show.plan(planned.plan, planned.warnings, output, as_json=json, color=not no_color)
+    show.plan(planned.plan, planned.warnings, output, as_json=json, color=_color(no_color))
 
 
 def _mapping(pair: str) -> tuple[str, Path]:
@@ -113,10 +116,10 @@ def sync(
     request = step.SyncRequest(again=again, dry_run=dry_run, overrides=frozenset(override or ()))
     with (
         job.opened(plan_file.load(plan), job_dir) as opened,
-        progress.display(json_lines=log_json, color=not no_color) as display,
+        progress.display(json_lines=log_json, color=_color(no_color)) as display,
     ):
         report = step.run(opened, request, display.task)
-    show.sync(report, dry_run=dry_run, as_json=json, color=not no_color)
+    show.sync(report, dry_run=dry_run, as_json=json, color=_color(no_color))
 
 
 @app.command()
@@ -138,8 +141,8 @@ def rehearse(
 
     request = step.RehearseRequest(timeout=timeout, expect=expect, accelerator=accel)
     with job.opened(plan_file.load(plan), job_dir) as opened:
-        rehearsal = step.run(opened, request, _stopwatch(color=not no_color))
-    show.rehearsal(rehearsal, as_json=json, color=not no_color)
+        rehearsal = step.run(opened, request, _stopwatch(color=_color(no_color)))
+    show.rehearsal(rehearsal, as_json=json, color=_color(no_color))
 
 
 @app.command()
@@ -175,10 +178,14 @@ def cutover(
     )
     with (
         job.opened(plan_file.load(plan), job_dir) as opened,
-        progress.display(json_lines=log_json, color=not no_color) as display,
+        progress.display(json_lines=log_json, color=_color(no_color)) as display,
     ):
-        report = step.run(opened, request, display.task, _stopwatch(color=not no_color))
-    show.cutover(report, opened.plan.guest.name, as_json=json, color=not no_color)
+        report = step.run(opened, request, display.task, _stopwatch(color=_color(no_color)))
+    show.cutover(report, opened.plan.guest.name, as_json=json, color=_color(no_color))
+
+
+def _color(no_color: bool) -> bool:
+    return not (no_color or os.environ.get("NO_COLOR"))
 
 
 def _stopwatch(*, color: bool) -> Stopwatch:
@@ -187,4 +194,16 @@ def _stopwatch(*, color: bool) -> Stopwatch:
 
 def main() -> None:
     """Entry point: every error becomes one message and its exit code."""
-    sys.exit(blocksync.cli.run(app))
+    # A closed session or a service manager's stop unwinds like Ctrl-C: mounts and overlays are put away.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    sys.exit(blocksync.cli.run(_app_that_says_how_to_go_on))
+
+
+def _app_that_says_how_to_go_on() -> object:
+    try:
+        return app()
+    except (Interrupted, KeyboardInterrupt) as stopped:
+        cause = stopped.cause if isinstance(stopped, Interrupted) else "was interrupted"
+        thing = stopped.thing if isinstance(stopped, Interrupted) else "xen2kvm"
+        raise Interrupted(thing, cause, f"go on with: {shlex.join(['xen2kvm', *sys.argv[1:]])}") from stopped

@@ -75,7 +75,10 @@ def _partition_row(volume: Volume) -> tuple[str, ...]:
 
 
 def sync(report: "SyncReport", *, dry_run: bool, as_json: bool, color: bool) -> None:
-    """What a pass changed, volume by volume."""
+    """What a pass changed, volume by volume; what the engine noted goes to standard error."""
+    for one in report.passes:
+        for note in one.report.notes:
+            print(f"note: {one.volume.device}: {note}", file=sys.stderr)
     if as_json:
         _print_json(sync_json(report))
         return
@@ -148,9 +151,8 @@ def cutover(report: "CutoverReport", name: str, *, as_json: bool, color: bool) -
     if report.started:
         console.print("[green]the guest runs on KVM[/]")
     else:
-        console.print(
-            f"the target is the guest's disk; start it: virsh define {report.xml} && virsh start GUEST"
-        )
+        console.print("the target is the guest's disk; start it:")
+        console.print(f"  virsh define {report.xml} && virsh start {name}")
 
 
 def _steps(steps: tuple[Step, ...]) -> list[dict[str, object]]:

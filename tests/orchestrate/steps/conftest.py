@@ -14,7 +14,7 @@ MIB = 2**20
 XEN2KVM = Path(sys.executable).parent / "xen2kvm"
 FILES = {
     "etc/debian_version": "12.1\n",
-    "etc/fstab": "/dev/xvda1 none swap sw 0 0\n/dev/xvda2 / ext4 defaults 0 1\n/dev/xvda3 /srv ext4 defaults 0 2\n",
+    "etc/fstab": "/dev/xvda1 none swap sw 0 0\n/dev/xvda2 / ext4 defaults 0 1\n/dev/xvda3 /srv ext4 ro 0 2\n",
     "etc/securetty": "tty1\nhvc0\n",
     "boot/vmlinuz-6.1.0-9-amd64": "kernel\n",
     "boot/initrd.img-6.1.0-9-amd64": "initramfs\n",
