@@ -1,3 +1,5 @@
+"""What tests all over the tree share."""
+
 import shutil
 import subprocess
 import time
