@@ -103,7 +103,36 @@ def verify(values: Values) -> ExitCode:
     return ExitCode.DONE if result.equal else ExitCode.DIFFERENCES
 
 
-BODIES: dict[str, Callable[[Values], ExitCode]] = {"sync": sync, "verify": verify}
+def tune(values: Values) -> ExitCode:
+    """`blocksync tune`"""
+    from dataclasses import asdict  # noqa: PLC0415
+
+    from blocksync import tune as tuning  # noqa: PLC0415
+
+    request = tuning.TuneRequest(
+        source=_path(values, "source"),
+        target=_path(values, "target"),
+        target_offset=_size(values, "target_offset") or 0,
+        dirty=None if values["dirty"] is None else str(values["dirty"]),
+        interval=tuning.parse_seconds(str(values["interval"])),
+        link=None if values["link"] is None else tuning.parse_link(str(values["link"])),
+        rewrite=bool(values["rewrite"]),
+        direct=bool(values["direct"]),
+        cache=bool(values["cache"]),
+        overrides=_overrides(values),
+    )
+    with _display(values) as shown:
+        result = tuning.run(request, progress=shown.task("tune"))
+    for note in result.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if values["json"]:
+        _print_json(asdict(result))
+    else:
+        print(tuning.table(result))
+    return ExitCode.DONE
+
+
+BODIES: dict[str, Callable[[Values], ExitCode]] = {"sync": sync, "verify": verify, "tune": tune}
 
 
 def summary(report: "PassReport") -> str:
@@ -127,7 +156,6 @@ def _request(values: Values) -> "PassRequest":
         from blocksync.extents import Extents  # noqa: PLC0415
 
         only = Extents.read(_path(values, "only"))
-    overrides = values["override"]
     return PassRequest(
         source=_path(values, "source"),
         target=_path(values, "target"),
@@ -142,8 +170,13 @@ def _request(values: Values) -> "PassRequest":
         direct=bool(values["direct"]),
         cache=bool(values["cache"]),
         bytes_per_second=_size(values, "bwlimit"),
-        overrides=frozenset(overrides if isinstance(overrides, tuple) else ()),
+        overrides=_overrides(values),
     )
+
+
+def _overrides(values: Values) -> frozenset[str]:
+    names = values["override"]
+    return frozenset(names if isinstance(names, tuple) else ())
 
 
 def _path(values: Values, name: str) -> Path:

@@ -75,6 +75,12 @@ CACHE = Option(
     help="Read block devices through the page cache. Wrong for a running guest's volume: the guest writes "
     "underneath that cache, and stale bytes are copied.",
 )
+OVERRIDE = Option(
+    name="override",
+    kind=Kind.MANY,
+    metavar="GUARD",
+    help="Leave out a guard, by the name that its refusal gives. May be repeated.",
+)
 JSON = Option(name="json", kind=Kind.FLAG, help="Print one JSON object on standard output.")
 LOG_JSON = Option(name="log_json", kind=Kind.FLAG, help="Progress as JSON lines on standard error.")
 NO_COLOR = Option(
@@ -123,12 +129,7 @@ SYNC = Command(
         Option(name="dry_run", kind=Kind.FLAG, help="Say what would be written, and write nothing."),
         DIRECT,
         CACHE,
-        Option(
-            name="override",
-            kind=Kind.MANY,
-            metavar="GUARD",
-            help="Leave out a guard, by the name that its refusal gives. May be repeated.",
-        ),
+        OVERRIDE,
         JSON,
         LOG_JSON,
         NO_COLOR,
@@ -145,7 +146,48 @@ VERIFY = Command(
     (TARGET_OFFSET, SIZE, DIRECT, CACHE, JSON, LOG_JSON, NO_COLOR),
 )
 
-COMMANDS = (SYNC, VERIFY)
+TUNE = Command(
+    "tune",
+    "Measure reading, hashing, comparing and writing on these devices, and recommend a block size.",
+    (
+        Argument("source", "Device or image file that is to be copied; it is never written."),
+        Argument("target", "Device or image file to copy to; it is not written without --rewrite."),
+    ),
+    (
+        TARGET_OFFSET,
+        Option(
+            name="dirty",
+            metavar="PATTERN",
+            help="How changes lie: a share of the source in runs of a size, as 1%:4KiB, or several with +. "
+            "If left out, the source is read twice to see what changes.",
+        ),
+        Option(
+            name="interval",
+            metavar="SECONDS",
+            default="10",
+            help="Between the two readings of the source.",
+        ),
+        Option(
+            name="link",
+            metavar="SPEED",
+            help="Of the network between source and target, as 1Gbit; left out when both are on one host.",
+        ),
+        Option(
+            name="rewrite",
+            kind=Kind.FLAG,
+            help="Measure writes on the target itself, by writing back the bytes that it holds. "
+            "Without it they are measured in a scratch file beside a target that is a file.",
+        ),
+        DIRECT,
+        CACHE,
+        OVERRIDE,
+        JSON,
+        LOG_JSON,
+        NO_COLOR,
+    ),
+)
+
+COMMANDS = (SYNC, VERIFY, TUNE)
 
 
 def read(words: list[str]) -> tuple[Command, Values] | None:
