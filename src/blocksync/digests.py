@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 
-from blocksync._copy import xxh3_128
+from blocksync._copy import any_set, xxh3_128
 from blocksync.devices import sync_folder
 from blocksync.errors import Failed, Usage
 from blocksync.hashes import HASHES, XXH3, Hash
@@ -24,9 +24,10 @@ MAGIC = b"BSDIGEST"
 VERSION = 1
 HEADER_SIZE = 4096
 CHECKSUM_SIZE = 16
+CHUNK_DIGESTS = 4096
 SPOT_CHECKS = 12
 
-# magic, version, state, generation, size, target offset, block size, hash, job, table checksum, text lengths
+# magic, version, state, generation, size, target offset, block size, hash, job, sums' checksum, text lengths
 _HEADER = struct.Struct("<8sIIQQQII16s16sHH")
 _CHECKSUM_AT = HEADER_SIZE - CHECKSUM_SIZE
 _TEXT_ROOM = _CHECKSUM_AT - _HEADER.size
@@ -64,6 +65,30 @@ class Binding:
         """Bytes of a table of one digest a block."""
         return self.blocks * self.hash.size
 
+    @property
+    def chunks(self) -> int:
+        """How many chunks of CHUNK_DIGESTS digests the table has; the last may be shorter."""
+        return -(-self.blocks // CHUNK_DIGESTS)
+
+    def chunk(self, number: int) -> tuple[int, int]:
+        """Where a chunk starts and ends in the table, in bytes."""
+        size = CHUNK_DIGESTS * self.hash.size
+        return number * size, min((number + 1) * size, self.table_size)
+
+    @property
+    def sums_size(self) -> int:
+        """Bytes of one checksum a chunk."""
+        return self.chunks * CHECKSUM_SIZE
+
+    @property
+    def table_at(self) -> int:
+        """Where the table starts in the file: behind the header and the checksums, on a page."""
+        return HEADER_SIZE + -(-self.sums_size // HEADER_SIZE) * HEADER_SIZE
+
+    @property
+    def file_size(self) -> int:
+        return self.table_at + self.table_size
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
@@ -73,7 +98,7 @@ class Header:
     generation: int
     job: bytes
     binding: Binding
-    table_checksum: bytes = bytes(CHECKSUM_SIZE)
+    sums_checksum: bytes = bytes(CHECKSUM_SIZE)
 
     def pack(self) -> bytes:
         texts = [
@@ -91,7 +116,7 @@ class Header:
             self.binding.block_size,
             self.binding.hash.number,
             self.job,
-            self.table_checksum,
+            self.sums_checksum,
             *map(len, texts),
         )
         body = (fixed + b"".join(texts)).ljust(_CHECKSUM_AT, b"\0")
@@ -127,7 +152,7 @@ class Header:
             hash=hashes[kind],
         )
         return cls(
-            state=State(state), generation=generation, job=job, binding=binding, table_checksum=checksum
+            state=State(state), generation=generation, job=job, binding=binding, sums_checksum=checksum
         )
 
 
@@ -139,15 +164,21 @@ class Untrusted(Exception):
 class Digests:
     """The table of one target range, and the file that it came from and goes to.
 
-    `table` holds one digest a block; all zero bytes mean that the block is not known. `distrust` says why
-    an existing file was not believed ("" when it was, or when there was none).
+    `table` holds one digest a block; all zero bytes mean that the block is not known. `sums` holds one
+    checksum a chunk of the table as it is in the file; zero for a chunk that is all zero. `chunks` are those
+    that were read, and that a commit looks at. `distrust` says why an existing file was not believed ("" when
+    it was, or when there was none); `marked` that the file is in
+    progress.
     """
 
     path: Path
     header: Header
     table: mmap.mmap
+    sums: bytearray
+    chunks: list[int]
     distrust: str = ""
     exists: bool = False
+    marked: bool = False
 
     @property
     def trusted(self) -> bool:
@@ -173,40 +204,71 @@ class Digests:
 
     def forget(self, why: str) -> None:
         """Stop believing the table."""
+        binding = self.header.binding
         self.table.close()
-        self.table = _empty_table(self.header.binding)
+        self.table = _empty_table(binding)
+        self.sums = bytearray(binding.sums_size)
         self.distrust = why
 
     def mark_in_progress(self) -> None:
-        """Make durable that the table is no longer true. Call before the first write to the target."""
-        marked = replace(self.header, state=State.IN_PROGRESS)
-        if not self.exists:
-            self._replace_file(marked, with_table=False)
+        """Make durable that the table is no longer true. Call before the first write to the target.
+
+        A file that was not believed is replaced by an empty one that is in progress.
+        """
+        if self.marked:
             return
-        # Torn or not, the old header is gone before the target changes; a torn one is not trusted either.
-        with _failing(self.path), self.path.open("r+b", buffering=0) as file:
-            _write_fully(file.fileno(), marked.pack())
-            os.fsync(file.fileno())
+        header = replace(self.header, state=State.IN_PROGRESS)
+        if self.trusted:
+            # A header torn by a crash is not trusted either.
+            with _failing(self.path), self.path.open("r+b", buffering=0) as file:
+                _write_fully(file.fileno(), header.pack(), 0)
+                os.fsync(file.fileno())
+        else:
+            self._begin(header)
+        self.marked = True
 
     def commit(self, state: State) -> None:
-        """Replace the file by the table as it is now. Call only after the target's fsync."""
-        checksum = xxh3_128(memoryview(self.table)[: self.header.binding.table_size])
-        self.header = replace(
-            self.header, state=state, generation=self.header.generation + 1, table_checksum=checksum
-        )
-        self._replace_file(self.header, with_table=True)
+        """Bring the file in line with the table. Call only after the target's fsync.
 
-    def _replace_file(self, header: Header, *, with_table: bool) -> None:
+        The file is in progress, durably, while its table changes, and gets a header that is trusted only
+        after the table itself is durable.
+        """
+        self.mark_in_progress()
+        with _failing(self.path), self.path.open("r+b", buffering=0) as file:
+            self._write_chunks(file.fileno())
+            os.fsync(file.fileno())
+            self.header = replace(
+                self.header,
+                state=state,
+                generation=self.header.generation + 1,
+                sums_checksum=xxh3_128(self.sums),
+            )
+            _write_fully(file.fileno(), self.header.pack(), 0)
+            os.fsync(file.fileno())
+
+    def _write_chunks(self, fd: int) -> None:
+        binding = self.header.binding
+        with memoryview(self.table) as table:
+            for chunk in self.chunks:
+                start, end = binding.chunk(chunk)
+                with table[start:end] as entries:
+                    checksum = _checksum(entries)
+                    place = slice(chunk * CHECKSUM_SIZE, (chunk + 1) * CHECKSUM_SIZE)
+                    if checksum != self.sums[place]:
+                        _write_fully(fd, entries, binding.table_at + start)
+                        self.sums[place] = checksum
+        _write_fully(fd, self.sums, HEADER_SIZE)
+
+    def _begin(self, header: Header) -> None:
+        """Put an empty file with this header in place, durably."""
         fresh = self.path.with_name(f".{self.path.name}.new")
         with _failing(self.path, leftover=fresh):
             with fresh.open("wb", buffering=0) as file:
-                _write_fully(file.fileno(), header.pack())
-                if with_table:
-                    _write_fully(file.fileno(), memoryview(self.table)[: header.binding.table_size])
+                _write_fully(file.fileno(), header.pack(), 0)
+                os.truncate(file.fileno(), header.binding.file_size)
                 os.fsync(file.fileno())
             fresh.replace(self.path)
             sync_folder(self.path.parent)
-        self.exists = True
 
 
 def check_path(path: Path) -> None:
@@ -225,37 +287,70 @@ def check_path(path: Path) -> None:
         raise Usage(path, "is no digest file", "name another file; a missing one is made")
 
 
-def load(path: Path, binding: Binding) -> Digests:
+def load(path: Path, binding: Binding, spans: list[tuple[int, int]] | None = None) -> Digests:
     """The digests of a range: from the file when it is sound and about this range, else all unknown.
 
-    Raises Usage when it cannot be read.
+    `spans`, as (offset, length) in bytes, limits what is read to the digests of these parts of the range.
+    Raises Usage when the file cannot be read.
     """
-    fresh = Header(state=State.DONE, generation=0, job=os.urandom(16), binding=binding)
+    chunks = _chunks(binding, spans)
+    header = Header(state=State.DONE, generation=0, job=os.urandom(16), binding=binding)
+    unknown = Digests(path, header, _empty_table(binding), bytearray(binding.sums_size), chunks)
     try:
         with path.open("rb", buffering=0) as file:
-            return _load(path, file.fileno(), binding)
+            return _load(path, file.fileno(), binding, chunks)
     except FileNotFoundError:
-        return Digests(path, fresh, _empty_table(binding))
+        return unknown
     except Untrusted as why:
-        return Digests(path, fresh, _empty_table(binding), distrust=str(why), exists=True)
+        return replace(unknown, distrust=str(why), exists=True)
     except OSError as error:
         raise Usage(path, f"cannot be read: {error.strerror}", "name another digest file") from error
 
 
-def _load(path: Path, fd: int, binding: Binding) -> Digests:
+def _load(path: Path, fd: int, binding: Binding, chunks: list[int]) -> Digests:
     header = Header.unpack(os.pread(fd, HEADER_SIZE, 0))
     _check_binding(header.binding, binding)
     if header.state is State.IN_PROGRESS:
         raise Untrusted("was left by a pass that did not end: what it claims is verified against the target")
-    length = binding.table_size
-    if os.fstat(fd).st_size != HEADER_SIZE + length:
+    if os.fstat(fd).st_size != binding.file_size:
         raise Untrusted("is torn: its length does not fit its header")
+    sums = bytearray(binding.sums_size)
+    _read_fully(fd, memoryview(sums), HEADER_SIZE)
+    if xxh3_128(sums) != header.sums_checksum:
+        raise Untrusted("is torn: its checksums do not match their own")
     table = _empty_table(binding)
-    with memoryview(table) as view, view[:length] as claims:
-        _read_fully(fd, claims, HEADER_SIZE)
-        if xxh3_128(claims) != header.table_checksum:
-            raise Untrusted("is torn: its table does not match its checksum")
-    return Digests(path, header, table, exists=True)
+    with memoryview(table) as view:
+        for chunk in chunks:
+            _load_chunk(fd, binding, chunk, sums, view)
+    return Digests(path, header, table, sums, chunks, exists=True)
+
+
+def _load_chunk(fd: int, binding: Binding, chunk: int, sums: bytearray, table: memoryview) -> None:
+    expected = sums[chunk * CHECKSUM_SIZE : (chunk + 1) * CHECKSUM_SIZE]
+    if not any(expected):
+        # All of it is unknown, as the table is already.
+        return
+    start, end = binding.chunk(chunk)
+    with table[start:end] as entries:
+        _read_fully(fd, entries, binding.table_at + start)
+        if _checksum(entries) != expected:
+            raise Untrusted("is torn: its table does not match its checksums")
+
+
+def _chunks(binding: Binding, spans: list[tuple[int, int]] | None) -> list[int]:
+    if spans is None or not binding.chunks:
+        return list(range(binding.chunks))
+    reach = CHUNK_DIGESTS * binding.block_size
+    # Both ends belong to every pass: the spot check looks there.
+    chosen = {0, binding.chunks - 1}
+    for offset, length in spans:
+        chosen.update(range(offset // reach, -(-(offset + length) // reach)))
+    return sorted(chosen)
+
+
+def _checksum(entries: memoryview) -> bytes:
+    """XXH3-128 of a chunk of the table; zero for one that is all unknown."""
+    return xxh3_128(entries) if any_set(entries) else bytes(CHECKSUM_SIZE)
 
 
 def _picks(blocks: int) -> list[int]:
@@ -290,10 +385,12 @@ def _read_fully(fd: int, into: memoryview, offset: int) -> None:
         got += count
 
 
-def _write_fully(fd: int, data: bytes | memoryview) -> None:
+def _write_fully(fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:
     rest = memoryview(data)
     while rest:
-        rest = rest[os.write(fd, rest) :]
+        count = os.pwrite(fd, rest, offset)
+        offset += count
+        rest = rest[count:]
 
 
 @contextmanager

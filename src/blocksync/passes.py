@@ -253,7 +253,9 @@ def _digests(plan: _Plan, target: Opened) -> Digests | None:
         block_size=request.block_size,
         hash=request.hash,
     )
-    table = digests.load(request.digests, binding)
+    reach = digests.CHUNK_DIGESTS * request.block_size
+    spans = None if request.only is None else request.only.aligned(reach, plan.size).pairs()
+    table = digests.load(request.digests, binding, spans)
     if table.trusted:
         table.spot_check(lambda at, length: devices.read_opened(target, request.target_offset + at, length))
     return table

@@ -1,15 +1,19 @@
 """What one pass promises, on files and on loop devices."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from blocksync import passes
-from blocksync.errors import Refused, Usage
+from blocksync.errors import Failed, Refused, Usage
 from blocksync.extents import Extents
+from blocksync.hashes import BLAKE3
 from blocksync.passes import PassReport, PassRequest
+from blocksync.progress import Progress
 
 MIB = 2**20
 Image = Callable[[str, int], Path]
@@ -81,11 +85,11 @@ def test_zeros_over_old_data_become_holes(image: Image, tmp_path: Path) -> None:
 def test_only_looks_at_the_extents_given(image: Image, tmp_path: Path) -> None:
     source, target = image("source", 8 * MIB), tmp_path / "target"
     sync(source, target)
-    overwrite(source, MIB, b"a")
-    overwrite(source, 6 * MIB, b"b")
+    overwrite(source, MIB, os.urandom(16))
+    overwrite(source, 6 * MIB, os.urandom(16))
     report = sync(source, target, only=Extents.of([(6 * MIB + 5, 10)]))
     assert (report.bytes_total, report.bytes_written) == (65536, 65536)
-    assert target.read_bytes()[MIB] != source.read_bytes()[MIB]
+    assert target.read_bytes()[MIB : 2 * MIB] != source.read_bytes()[MIB : 2 * MIB]
     assert target.read_bytes()[6 * MIB :] == source.read_bytes()[6 * MIB :]
 
 
@@ -94,7 +98,7 @@ def test_a_dry_run_names_what_would_be_written_and_writes_nothing(image: Image, 
     assert sync(source, target, dry_run=True).bytes_changed == MIB
     assert not target.exists()
     sync(source, target)
-    overwrite(source, 65536, b"x")
+    overwrite(source, 65536, os.urandom(16))
     before = target.read_bytes()
     assert sync(source, target, dry_run=True).changed.pairs() == [(65536, 65536)]
     assert target.read_bytes() == before
@@ -161,3 +165,87 @@ def test_bad_input_makes_no_target(image: Image, tmp_path: Path) -> None:
         with pytest.raises((Usage, Refused)):
             sync(source, target, **options)
     assert not target.exists()
+
+
+def test_memory_is_flat_and_bound_by_the_digests(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    size = 256 * 2**30
+    with source.open("wb") as file:
+        file.truncate(size)
+        file.seek(size // 2)
+        file.write(b"the only data")
+    code = (
+        "import resource, sys; from blocksync import cli; code = cli.carry_out(sys.argv[1:]);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(code)"
+    )
+    words = ["sync", source, target, "--digests", tmp_path / "digests"]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    peak = int(done.stdout.splitlines()[-1]) * 1024
+    assert peak < 150e6 + 16 * (size // 65536)
+
+
+def test_a_pass_over_few_extents_reads_few_digests(tmp_path: Path) -> None:
+    source, target, digests = tmp_path / "source", tmp_path / "target", tmp_path / "digests"
+    with source.open("wb") as file:
+        file.truncate(2**40)
+    only = Extents.of([(2**39, MIB)])
+    sync(source, target, digests=digests, only=only)
+    overwrite(source, 2**39, os.urandom(MIB))
+    report = sync(source, target, digests=digests, only=only)
+    assert (report.bytes_total, report.bytes_written) == (MIB, MIB)
+    assert digests.stat().st_blocks * 512 < MIB
+
+
+def test_blake3_finds_what_changed_as_well(image: Image, tmp_path: Path) -> None:
+    source, target, digests = image("source", 3 * MIB + 5), tmp_path / "target", tmp_path / "digests"
+    sync(source, target, digests=digests, hash=BLAKE3)
+    overwrite(source, 2 * MIB, b"changed")
+    report = sync(source, target, digests=digests, hash=BLAKE3)
+    assert (report.bytes_written, report.target_bytes_read) == (65536, 0)
+    assert target.read_bytes() == source.read_bytes()
+
+
+def test_the_rate_is_kept(image: Image, tmp_path: Path) -> None:
+    report = sync(image("source", 4 * MIB), tmp_path / "target", bytes_per_second=8 * MIB)
+    # Looked at and written: 8 MiB in all, the last segment of it unpaid.
+    assert 0.8 < report.seconds < 3
+
+
+@pytest.mark.parametrize("tail", [0, 1, 513])
+def test_direct_reads_of_files_copy_every_byte(image: Image, tmp_path: Path, tail: int) -> None:
+    source, target = image("source", 3 * MIB + tail), tmp_path / "target"
+    sync(source, target, direct=True)
+    assert target.read_bytes() == source.read_bytes()
+    overwrite(source, MIB + 1, os.urandom(16))
+    assert sync(source, target, direct=True).bytes_written == 65536
+    assert target.read_bytes() == source.read_bytes()
+
+
+def test_progress_counts_up_to_everything(image: Image, tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    request = PassRequest(
+        source=image("source", 3 * MIB), target=tmp_path / "target", bytes_per_second=8 * MIB
+    )
+    passes.run(request, progress=seen.append)
+    done = [moment.bytes_done for moment in seen]
+    assert done == sorted(done)
+    assert (done[-1], seen[-1].bytes_total, seen[-1].bytes_written) == (3 * MIB, 3 * MIB, 3 * MIB)
+    # Written, and not yet flushed: not counted.
+    assert all(moment.bytes_done == 0 for moment in seen[:-1])
+
+
+def test_a_device_that_ends_early_is_named_with_the_offset(image: Image, tmp_path: Path) -> None:
+    source, target = image("source", 64 * MIB), tmp_path / "target"
+    shortened = False
+
+    def shorten(progress: Progress) -> None:
+        nonlocal shortened
+        if not shortened:
+            os.truncate(source, 40 * MIB + 7)
+            shortened = True
+
+    request = PassRequest(source=source, target=target, bytes_per_second=100 * MIB)
+    with pytest.raises(
+        Failed, match=f"{source}: cannot be read at byte {40 * MIB + 7}: the device ends there"
+    ):
+        passes.run(request, progress=shorten)
