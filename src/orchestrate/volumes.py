@@ -1,12 +1,11 @@
 """What a volume holds: its size and its file system's identity, found without mounting it."""
 
 import shlex
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocksync import devices
 from blocksync.errors import Failed, Refused, Usage
+from orchestrate.hosts import MISSING, Host
 
 _NOTHING_FOUND, _AMBIVALENT = 2, 8
 
@@ -21,34 +20,39 @@ class Signature:
     table: str | None = None
 
 
-def size(path: Path) -> int:
+def size(host: Host, path: Path) -> int:
     """The volume's size in bytes; `Usage` where it is missing or neither a file nor a block device."""
-    if not path.exists():
-        raise Usage(
-            path, "no such volume", "map it with --volume CONFIGURED=PATH, or run on the host that has it"
-        )
-    return devices.measure(path).size
+    told = host.run(["stat", "--dereference", "--format=%F:%s", "--", str(path)])
+    kind, _, length = told.output.decode(errors="replace").strip().partition(":")
+    if told.status or kind not in {"regular file", "regular empty file", "block special file"}:
+        what = f"is a {kind}, no volume" if kind else f"no such volume on {host.describe()}"
+        raise Usage(path, what, "map it with --volume CONFIGURED=PATH, or name the host that has it")
+    if kind == "block special file":
+        told = host.run(["blockdev", "--getsize64", str(path)])
+        if told.status:
+            raise Failed(path, f"blockdev: {told.complaint}", "is the volume active? lvchange -ay")
+        length = told.output.decode()
+    return int(length)
 
 
-def probe(path: Path) -> Signature:
+def probe(host: Host, path: Path) -> Signature:
     """Probe a volume with `blkid -p`; two contradicting answers are `Refused`: it has data, but whose?"""
-    argv = ["blkid", "-p", "-o", "export", "--", str(path)]
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, errors="replace", check=False)
-    except OSError as error:
-        raise Failed("blkid", error.strerror or "cannot be run", "apt-get install util-linux") from error
-    if done.returncode == _NOTHING_FOUND:
+    told = host.run(["blkid", "-p", "-o", "export", "--", str(path)])
+    if told.status == _NOTHING_FOUND:
         return Signature()
-    if done.returncode == _AMBIVALENT:
+    if told.status == _AMBIVALENT:
         raise Refused(
             path,
             "carries signatures of several file systems",
             "look with `wipefs PATH`, and remove the stale one with `wipefs --backup -o OFFSET PATH`",
             guard="ambivalent",
         )
-    if done.returncode:
-        raise Failed(path, f"blkid: {done.stderr.strip() or done.returncode}")
-    found = dict(_pair(line) for line in done.stdout.splitlines() if "=" in line)
+    if told.status == MISSING:
+        raise Failed("blkid", f"is not on {host.describe()}", "apt-get install util-linux")
+    if told.status:
+        raise Failed(path, f"blkid: {told.complaint or told.status}")
+    lines = told.output.decode(errors="replace").splitlines()
+    found = dict(_pair(line) for line in lines if "=" in line)
     return Signature(
         filesystem=found.get("TYPE"),
         uuid=found.get("UUID"),

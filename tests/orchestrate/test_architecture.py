@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "blocksync": {"blocksync"},
     "orchestrate/layout": {"blocksync", "orchestrate.layout"},
     "orchestrate/xen": {"blocksync", "orchestrate.xen"},
-    "orchestrate/guest": {"blocksync", "orchestrate.guest"},
+    "orchestrate/guest": {"blocksync", "orchestrate.guest", "orchestrate.hosts"},
     "orchestrate/kvm": {"blocksync", "orchestrate.kvm"},
     "orchestrate/plan": {
         "blocksync",

@@ -1,60 +1,147 @@
-"""A guest's files read from its volumes without mounting them, with GRUB's own file system code.
+"""A guest's files read from its volumes without mounting them.
 
-`grub-fstest` reads in user space, never writes and replays no journal. What it cannot find, GRUB could not
-boot either. A guest that runs may be in the middle of a change: this is for planning, not for copying.
+GRUB's own file system code reads them (`grub-fstest`): in user space, never writing, replaying no journal; what
+it cannot find, GRUB could not boot either. A Xen host that lacks it has `debugfs`, which knows ext2 to ext4. A
+guest that runs may be in the middle of a change: this is for planning, not for copying.
 """
 
 import posixpath
-import subprocess
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 from blocksync.errors import Failed
 from orchestrate.guest.reading import LARGEST_FILE
+from orchestrate.hosts import MISSING, Host
 
-_SECONDS = 60
+_LINKS = 8
+_LINK, _FILE = "120000", "100000"
+_LINK_TARGET = re.compile(rb'Fast link dest: "(.*)"')
+# debugfs splits its request at blanks and quotes; a name that needs more than these is no configuration's.
+_SPEAKABLE = re.compile(r"/[\w./@:+=~%,-]*")
+
+
+class Reader(Protocol):
+    """One volume's files, by their path inside its file system."""
+
+    def names(self, volume: Path, folder: str) -> tuple[str, ...]:
+        """The names in a folder; empty when there is none."""
+
+    def content(self, volume: Path, path: str) -> bytes | None:
+        """A file's content; None when it is no regular file."""
 
 
 class Unmounted:
     """Volumes by mount point ("/" among them) as one `Reading`."""
 
-    def __init__(self, volumes: Mapping[str, Path]) -> None:
+    def __init__(self, host: Host, volumes: Mapping[str, Path]) -> None:
+        self._reader = reader(host)
         self._volumes = dict(volumes)
 
     def read(self, path: str) -> bytes | None:
         """As `Reading.read`."""
-        folder, name = posixpath.split(posixpath.normpath(path))
+        path = posixpath.normpath(path)
+        folder, name = posixpath.split(path)
         if name not in self.names(folder):
             return None
-        content = self._ask("cat", path)
+        content = self._reader.content(*self._inside(path))
         if content is not None and len(content) > LARGEST_FILE:
             raise Failed(path, "is larger than any configuration file", "look at it inside the guest")
         return content
 
     def names(self, directory: str) -> tuple[str, ...]:
         """As `Reading.names`."""
-        listing = self._ask("ls", directory.rstrip("/") + "/") or b""
-        found = listing.decode(errors="surrogateescape").split()
-        return tuple(sorted(name.rstrip("/") for name in found if name not in {"./", "../"}))
+        found = self._reader.names(*self._inside(posixpath.normpath(directory)))
+        return tuple(sorted(set(found) - {".", ".."}))
 
-    def _ask(self, command: str, path: str) -> bytes | None:
-        mountpoint = max((point for point in self._volumes if _below(path, point)), key=len, default=None)
-        if mountpoint is None:
-            return None
-        inside = "/" + posixpath.normpath(path).removeprefix(mountpoint).lstrip("/")
-        if path.endswith("/"):
-            inside = inside.rstrip("/") + "/"
-        argv = ["grub-fstest", str(self._volumes[mountpoint].resolve()), command, inside]
-        try:
-            done = subprocess.run(argv, capture_output=True, timeout=_SECONDS, check=False)
-        except OSError as error:
-            raise Failed(
-                "grub-fstest", error.strerror or "cannot be run", "apt-get install grub-common"
-            ) from error
-        except subprocess.TimeoutExpired as error:
-            raise Failed(argv[1], f"its file system was not read within {_SECONDS} s") from error
-        return done.stdout if done.returncode == 0 else None
+    def _inside(self, path: str) -> tuple[Path, str]:
+        """The volume that a path lies on, and the path inside it."""
+        mountpoint = max((point for point in self._volumes if _below(path, point)), key=len)
+        return self._volumes[mountpoint], "/" + path.removeprefix(mountpoint).lstrip("/")
 
 
 def _below(path: str, mountpoint: str) -> bool:
     return f"{path}/".startswith(mountpoint.rstrip("/") + "/")
+
+
+def reader(host: Host) -> Reader:
+    """The reader that `host` has the program for."""
+    if host.run(["grub-fstest", "--version"]).status != MISSING:
+        return GrubFstest(host)
+    if host.run(["debugfs", "-V"]).status != MISSING:
+        return Debugfs(host)
+    raise Failed(
+        f"{host.describe()}: grub-fstest, debugfs",
+        "neither is there to look into a volume with",
+        "apt-get install grub-common",
+    )
+
+
+class GrubFstest:
+    """GRUB's file system code: ext2 to ext4, xfs, btrfs and more."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def names(self, volume: Path, folder: str) -> tuple[str, ...]:
+        """As `Reader.names`."""
+        listing = self._ask(volume, "ls", folder.rstrip("/") + "/") or b""
+        return tuple(name.rstrip("/") for name in listing.decode(errors="surrogateescape").split())
+
+    def content(self, volume: Path, path: str) -> bytes | None:
+        """As `Reader.content`."""
+        return self._ask(volume, "cat", path)
+
+    def _ask(self, volume: Path, command: str, path: str) -> bytes | None:
+        done = self._host.run(["grub-fstest", str(volume), command, path])
+        return done.output if done.status == 0 else None
+
+
+class Debugfs:
+    """e2fsprogs' debugfs, read-only; links are followed here, because it does not."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def names(self, volume: Path, folder: str) -> tuple[str, ...]:
+        """As `Reader.names`."""
+        return tuple(self._modes(volume, self._resolved(volume, folder)))
+
+    def content(self, volume: Path, path: str) -> bytes | None:
+        """As `Reader.content`."""
+        resolved = self._resolved(volume, path)
+        folder, name = posixpath.split(resolved)
+        if self._modes(volume, folder).get(name, "")[:3] != _FILE[:3]:
+            return None
+        return self._ask(volume, "cat", resolved)
+
+    def _modes(self, volume: Path, folder: str) -> dict[str, str]:
+        """Names and modes (octal) of a folder, from lines of /INODE/MODE/UID/GID/NAME/SIZE/."""
+        found = {}
+        for line in self._ask(volume, "ls -p", folder).decode(errors="surrogateescape").splitlines():
+            fields = line.split("/")
+            if len(fields) == 8 and fields[1] != "0":
+                found[fields[5]] = fields[2]
+        return found
+
+    def _resolved(self, volume: Path, path: str) -> str:
+        """`path` without links, as far as they can be followed."""
+        done, links = "/", 0
+        parts = path.strip("/").split("/") if path != "/" else []
+        while parts:
+            name = parts.pop(0)
+            here = posixpath.join(done, name)
+            if self._modes(volume, done).get(name, "")[:3] != _LINK[:3] or links == _LINKS:
+                done = here
+                continue
+            links += 1
+            told = _LINK_TARGET.search(self._ask(volume, "stat", here))
+            target = posixpath.normpath(posixpath.join(done, told[1].decode() if told else name))
+            done, parts = "/", [*target.strip("/").split("/"), *parts]
+        return done
+
+    def _ask(self, volume: Path, command: str, path: str) -> bytes:
+        if not _SPEAKABLE.fullmatch(path):
+            return b""
+        return self._host.run(["debugfs", "-R", f"{command} {path}", str(volume)]).output

@@ -3,12 +3,13 @@
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from blocksync.errors import Refused, Usage
 from orchestrate import volumes
 from orchestrate.guest.unmounted import Unmounted
+from orchestrate.hosts import Host, ThisHost
 from orchestrate.layout.table import TableKind
 from orchestrate.plan.compose import Found, Wishes, compose, mountpoints, refuse_unfit, root_device
 from orchestrate.plan.model import Plan
@@ -23,6 +24,7 @@ class PlanRequest:
     config: Path
     disk: Path
     mapped: Mapping[str, Path]
+    host: Host = field(default_factory=ThisHost)
     table: TableKind | None = None
     first_sector: int = 2048
     root: str | None = None
@@ -41,7 +43,7 @@ def run(request: PlanRequest) -> Planned:
     """Make the plan; raises `Usage` or `Refused` for what cannot be migrated."""
     xen = read_guest(request.config)
     _refuse_unknown_mappings(request, xen)
-    found = [_find(disk, request.mapped) for disk in xen.disks]
+    found = [_find(request.host, disk, request.mapped) for disk in xen.disks]
     refuse_unfit(found, request.overrides)
     root = _root(request, xen, found)
     wishes = Wishes(
@@ -51,7 +53,7 @@ def run(request: PlanRequest) -> Planned:
         first_sector=request.first_sector,
         overrides=request.overrides,
     )
-    plan, warnings = compose(xen, found, wishes, root=root, reading=_reading(found, root))
+    plan, warnings = compose(xen, found, wishes, root=root, reading=_reading(request.host, found, root))
     return Planned(plan, warnings)
 
 
@@ -64,7 +66,7 @@ def _refuse_unknown_mappings(request: PlanRequest, xen: XenGuest) -> None:
             )
 
 
-def _find(disk: Disk, mapped: Mapping[str, Path]) -> Found:
+def _find(host: Host, disk: Disk, mapped: Mapping[str, Path]) -> Found:
     if disk.format != "raw":
         raise Refused(
             f"{disk.place}: {disk.target}",
@@ -73,13 +75,13 @@ def _find(disk: Disk, mapped: Mapping[str, Path]) -> Found:
             guard="image-format",
         )
     path = mapped.get(disk.target, Path(disk.target))
-    size = volumes.size(path)
+    size = volumes.size(host, path)
     return Found(
         device=disk.vdev,
         source=disk.target,
         path=str(path.absolute()),
         size=size,
-        signature=volumes.probe(path),
+        signature=volumes.probe(host, path),
     )
 
 
@@ -112,11 +114,11 @@ def _target_size(target: Path, found: list[Found]) -> int | None:
                 "name another --disk",
                 guard="same-device",
             )
-    return volumes.size(target)
+    return volumes.size(ThisHost(), target)
 
 
-def _reading(found: list[Found], root: str) -> Unmounted:
+def _reading(host: Host, found: list[Found], root: str) -> Unmounted:
     """The guest's files: first the root alone, whose fstab tells where the other volumes belong."""
     paths = {volume.device: Path(volume.path) for volume in found}
-    places = mountpoints(found, root, Unmounted({"/": paths[root]}))
-    return Unmounted({place: paths[device] for device, place in places.items()})
+    places = mountpoints(found, root, Unmounted(host, {"/": paths[root]}))
+    return Unmounted(host, {place: paths[device] for device, place in places.items()})

@@ -14,6 +14,7 @@ from blocksync.errors import Failed, Refused, Usage
 from blocksync.passes import PassReport, PassRequest
 from blocksync.progress import Report
 from orchestrate import volumes
+from orchestrate.hosts import ThisHost
 from orchestrate.job import Job, Phase
 from orchestrate.layout import presence
 from orchestrate.layout.presence import Presence
@@ -24,6 +25,7 @@ Tasks = Callable[[str], Report]
 """Gives each volume's pass something to report its progress to, by name."""
 
 SWAP_HEADER = 4096
+HERE = ThisHost()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +75,7 @@ def refuse_drift(plan: Plan) -> None:
     """Raise if a volume is no longer what the plan approved: missing, resized, or another file system."""
     for volume in plan.volume:
         path = Path(volume.path)
-        size = volumes.size(path)
+        size = volumes.size(HERE, path)
         if size != volume.size:
             raise Refused(
                 path,
@@ -81,7 +83,7 @@ def refuse_drift(plan: Plan) -> None:
                 "make the plan again with `xen2kvm plan`",
                 guard="plan-drift",
             )
-        found = volumes.probe(path)
+        found = volumes.probe(HERE, path)
         there = (found.filesystem or UNKNOWN, found.uuid)
         planned = (volume.filesystem, volume.uuid)
         if there != planned:
@@ -128,7 +130,7 @@ def _bring_table(plan: Plan, request: SyncRequest) -> bool:
         if request.dry_run:
             return True
         devices.create_sparse(target, plan.disk.size)
-    size = volumes.size(target)
+    size = volumes.size(HERE, target)
     if size != plan.disk.size:
         raise Refused(
             target,
@@ -147,7 +149,7 @@ def _bring_table(plan: Plan, request: SyncRequest) -> bool:
 
 
 def _refuse_foreign(target: Path, found: Presence) -> None:
-    there = volumes.probe(target)
+    there = volumes.probe(HERE, target)
     if found is Presence.DIFFERENT:
         kind = (
             f"a different {there.table} partition table"
