@@ -1,0 +1,95 @@
+"""A Channel over a child process: its pipes, its standard error drained, its end."""
+
+import contextlib
+import fcntl
+import os
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from io import FileIO
+from signal import SIGKILL, SIGTERM
+from typing import IO, cast
+
+PIPE_BYTES = 1 << 20
+TAIL_BYTES = 64 << 10
+# How long a process may take to end by itself once its streams are closed, and after SIGTERM.
+_GRACE_SECONDS = 2.0
+
+
+class Tail:
+    """The last bytes of a stream, which a thread reads until its end: a full pipe stops its writer."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._kept = bytearray()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._drain, name="stderr", daemon=True)
+        self._thread.start()
+
+    def _drain(self) -> None:
+        with self._stream:
+            while piece := os.read(self._stream.fileno(), TAIL_BYTES):
+                with self._lock:
+                    self._kept += piece
+                    del self._kept[:-TAIL_BYTES]
+
+    def text(self, seconds: float = 0.0) -> str:
+        """What was kept, after waiting `seconds` at most for the stream to end."""
+        self._thread.join(seconds)
+        with self._lock:
+            return self._kept.decode(errors="replace")
+
+
+class ChildChannel:
+    """`argv` as a child process. Raises OSError when it cannot be started.
+
+    The child is in a session of its own: Ctrl-C on the terminal asks a pass to stop at a safe point, and it
+    needs its streams to get there.
+    """
+
+    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> None:
+        self._process = subprocess.Popen(
+            list(argv),
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            env=env,
+        )
+        self.stdin = cast(FileIO, self._process.stdin)
+        self.stdout = cast(FileIO, self._process.stdout)
+        widen(self.stdin.fileno())
+        widen(self.stdout.fileno())
+        self._tail = Tail(cast(IO[bytes], self._process.stderr))
+
+    def close(self) -> None:
+        for stream in (self.stdin, self.stdout):
+            with contextlib.suppress(OSError):
+                stream.close()
+        self._end()
+
+    def _end(self) -> None:
+        for signal in (None, SIGTERM, SIGKILL):
+            if signal is not None:
+                self._process.send_signal(signal)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_GRACE_SECONDS)
+                return
+
+    def wait(self, timeout: float | None) -> int:
+        try:
+            status = self._process.wait(timeout)
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError(f"process {self._process.pid} still runs after {timeout} s") from error
+        return status if status >= 0 else 128 - status
+
+    def stderr_tail(self) -> str:
+        # A child that has ended may have left words that the thread has not read yet.
+        return self._tail.text(0.5 if self._process.poll() is not None else 0.0)
+
+
+def widen(pipe: int) -> None:
+    """Let a pipe hold 1 MiB, so that both ends are woken less often; as it is where that is not allowed."""
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
