@@ -9,7 +9,7 @@ BUILD_PACKAGES := gcc libc6-dev libxxhash-dev python3-dev python3-venv make
 GUEST_PACKAGES := debootstrap
 TEST_PACKAGES := xfsprogs btrfs-progs libvirt-daemon-system libvirt-clients libvirt-daemon-driver-qemu libxml2-utils
 
-.PHONY: help install install-test demo test test-fast test-boot lint clean
+.PHONY: help install install-test demo test test-fast test-boot lint bench bench-kernels man clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -48,6 +48,15 @@ test-fast: install-test ## The tests without a boot, under a minute
 
 test-boot: install-test ## The tests that boot guests
 	$(BIN)/pytest -m "boots and not long"
+
+bench: .venv/installed ## Measure passes beside every peer on PATH, into docs/benchmarks (BENCH="--size 512MiB --rounds 1")
+	$(BIN)/python -m benchmarks.passes $(BENCH)
+
+bench-kernels: .venv/installed ## Measure hashing, comparing and coalescing by block size
+	$(BIN)/pytest --override-ini addopts= --benchmark-only --benchmark-columns=min,median,rounds benchmarks/kernels
+
+man: .venv/installed ## Write the man pages from the commands' own help
+	$(BIN)/python docs/man/pages.py
 
 clean: ## Remove what was built
 	git clean -xdf
