@@ -6,6 +6,7 @@ segment, so that several reads are in flight, and every byte that is hashed is t
 a segment is read once, into one buffer.
 """
 
+cimport cython
 from cpython.buffer cimport PyBUF_READ, PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.errno cimport EINTR, EIO, ENOMEM, ENXIO, errno
@@ -217,6 +218,8 @@ cdef int64_t write_fully(int fd, const uint8_t *data, int64_t length, int64_t of
     return put
 
 
+# The collector must not drop what the buffer views hold on to before __dealloc__ has released them.
+@cython.no_gc_clear
 cdef class Copy:
     """One pass over `[0, size)` of a source into `[target_offset, target_offset + size)` of a target.
 

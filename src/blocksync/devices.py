@@ -93,9 +93,15 @@ def _measured(path: Path, fd: int) -> Device:
 
 
 def create_sparse(path: Path, size: int) -> Device:
-    """A new file of `size` bytes that is one hole. Raises Usage when the path exists or cannot be made."""
+    """A new file of `size` bytes that is one hole. It appears whole: a crash leaves no smaller one behind.
+
+    Raises Usage when the path exists or cannot be made, Failed when the file cannot have that size.
+    """
+    fresh = path.with_name(f".{path.name}.new")
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        # What a crash left here may be a second name of a target: it is dropped, not truncated.
+        fresh.unlink(missing_ok=True)
+        fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise Usage(
             path, f"cannot be created: {error.strerror}", "name a new file in a folder that exists"
@@ -103,15 +109,28 @@ def create_sparse(path: Path, size: int) -> Device:
     try:
         os.truncate(fd, size)
         os.fsync(fd)
+        _name(fresh, path)
         sync_folder(path.parent)
+    except FileExistsError:
+        raise Usage(path, "exists already", "name a new file") from None
     except OSError as error:
-        path.unlink()
         raise Failed(
-            path, f"cannot grow to {size} bytes: {error.strerror}", "use another file system"
+            path, f"cannot be made with {size} bytes: {error.strerror}", "use another file system"
         ) from error
     finally:
         os.close(fd)
+        fresh.unlink(missing_ok=True)
     return measure(path)
+
+
+def _name(fresh: Path, path: Path) -> None:
+    try:
+        # Unlike a rename, a link never replaces what somebody else made meanwhile.
+        path.hardlink_to(fresh)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        fresh.rename(path)
 
 
 @contextmanager
@@ -148,22 +167,33 @@ def open_target(device: Device, *, direct: bool, exclusive: bool = True) -> Iter
         os.close(fd)
 
 
-def make_durable(target: Opened) -> None:
-    """Return once everything written to the target has reached it, and no stale page of it is left in the
-    cache.
+def flush(target: Opened) -> None:
+    """Return once everything written to the target so far has reached it.
 
-    Raises Failed: what was written before must then be taken for lost.
+    Raises Failed: what was written since the last flush must then be taken for lost.
     """
     try:
         os.fsync(target.fd)
-        if target.device.is_block:
-            fcntl.ioctl(target.fd, BLKFLSBUF, 0)
     except OSError as error:
-        raise Failed(
-            target.device.path,
-            f"did not make its writes durable: {error.strerror}",
-            "check the device and `dmesg`, then run the same command again",
-        ) from error
+        raise _not_durable(target, error) from error
+
+
+def make_durable(target: Opened) -> None:
+    """Flush, and leave no stale page of a block device in the cache. Raises Failed."""
+    flush(target)
+    if target.device.is_block:
+        try:
+            fcntl.ioctl(target.fd, BLKFLSBUF, 0)
+        except OSError as error:
+            raise _not_durable(target, error) from error
+
+
+def _not_durable(target: Opened, error: OSError) -> Failed:
+    return Failed(
+        target.device.path,
+        f"did not make its writes durable: {error.strerror}",
+        "check the device and `dmesg`, then run the same command again",
+    )
 
 
 def forget_pages(opened: Opened) -> None:

@@ -28,7 +28,7 @@ CHUNK_DIGESTS = 4096
 SPOT_CHECKS = 12
 
 # magic, version, state, generation, size, target offset, block size, hash, job, sums' checksum, text lengths
-_HEADER = struct.Struct("<8sIIQQQII16s16sHH")
+_HEADER = struct.Struct("<8sIIQQQII16s16sHHH")
 _CHECKSUM_AT = HEADER_SIZE - CHECKSUM_SIZE
 _TEXT_ROOM = _CHECKSUM_AT - _HEADER.size
 
@@ -92,17 +92,21 @@ class Binding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """The first 4096 bytes. `generation` counts commits; `job` is drawn when the file is made."""
+    """The first 4096 bytes. `generation` counts commits; `job` is drawn when the file is made; `stamp` is the
+    target's at the commit (see history.py).
+    """
 
     state: State
     generation: int
     job: bytes
     binding: Binding
     sums_checksum: bytes = bytes(CHECKSUM_SIZE)
+    stamp: str = ""
 
     def pack(self) -> bytes:
         texts = [
-            text.encode("utf-8", "surrogateescape") for text in (self.binding.source, self.binding.target)
+            text.encode("utf-8", "surrogateescape")
+            for text in (self.binding.source, self.binding.target, self.stamp)
         ]
         if sum(map(len, texts)) > _TEXT_ROOM:
             raise Usage(self.binding.target, "has a name too long for a digest file", "use a shorter path")
@@ -141,8 +145,10 @@ class Header:
             )
         if sum(lengths) > _TEXT_ROOM or block_size == 0:
             raise Untrusted("has lengths that cannot be")
-        ends = _HEADER.size, _HEADER.size + lengths[0], _HEADER.size + sum(lengths)
-        source, target = (data[a:b].decode("utf-8", "surrogateescape") for a, b in itertools.pairwise(ends))
+        ends = itertools.accumulate(lengths, initial=_HEADER.size)
+        source, target, stamp = (
+            data[a:b].decode("utf-8", "surrogateescape") for a, b in itertools.pairwise(ends)
+        )
         binding = Binding(
             source=source,
             target=target,
@@ -152,7 +158,12 @@ class Header:
             hash=hashes[kind],
         )
         return cls(
-            state=State(state), generation=generation, job=job, binding=binding, sums_checksum=checksum
+            state=State(state),
+            generation=generation,
+            job=job,
+            binding=binding,
+            sums_checksum=checksum,
+            stamp=stamp,
         )
 
 
@@ -227,8 +238,9 @@ class Digests:
             self._begin(header)
         self.marked = True
 
-    def commit(self, state: State) -> None:
-        """Bring the file in line with the table. Call only after the target's fsync.
+    def commit(self, state: State, stamp: str) -> None:
+        """Bring the file in line with the table. Call only after the target's fsync; `stamp` is its stamp
+        then.
 
         The file is in progress, durably, while its table changes, and gets a header that is trusted only
         after the table itself is durable.
@@ -242,6 +254,7 @@ class Digests:
                 state=state,
                 generation=self.header.generation + 1,
                 sums_checksum=xxh3_128(self.sums),
+                stamp=stamp,
             )
             _write_fully(file.fileno(), self.header.pack(), 0)
             os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM ask a pass to stop at a safe point; they do not tear it."""
+"""SIGINT, SIGTERM and SIGHUP ask a pass to stop at a safe point; they do not tear it."""
 
 import signal
 import threading
@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# SIGHUP comes when the session is closed in which the pass runs.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stop:
@@ -24,7 +25,7 @@ class Stop:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Note the first SIGINT or SIGTERM while entered. Outside the main thread, where Python handles no
+    """Note the first of these signals while entered. Outside the main thread, where Python handles no
     signals, none is.
     """
     stop = Stop()

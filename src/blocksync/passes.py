@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blocksync import devices, digests, guards
+from blocksync import devices, digests, guards, history
 from blocksync._copy import Copy, Counters, count_runs
 from blocksync.devices import Device, Opened
 from blocksync.digests import Binding, Digests, State
@@ -257,8 +257,18 @@ def _digests(plan: _Plan, target: Opened) -> Digests | None:
     spans = None if request.only is None else request.only.aligned(reach, plan.size).pairs()
     table = digests.load(request.digests, binding, spans)
     if table.trusted:
+        _check_history(plan, target, table)
+    if table.trusted:
         table.spot_check(lambda at, length: devices.read_opened(target, request.target_offset + at, length))
     return table
+
+
+def _check_history(plan: _Plan, target: Opened, table: Digests) -> None:
+    request = plan.request
+    path = history.path_of(table.path, target.device.identity)
+    now = history.stamp(target)
+    if not history.explains(path, table.header.stamp, now, request.target_offset, plan.size):
+        table.forget("is stale: something else wrote to the target since, or the machine was restarted")
 
 
 def _refuse_foreign(plan: _Plan, table: Digests | None) -> None:
@@ -305,10 +315,11 @@ class _Pass:
         self._total = plan.size if self._only is None else self._only.total
         self._durable = 0
         self._flushed = 0
+        self._stamp = "" if table is None else history.stamp(target)
 
     def run(self) -> PassReport:
         if self._table is not None and self._table.distrust and not self._plan.request.dry_run:
-            os.fsync(self._target.fd)
+            devices.flush(self._target)
             devices.forget_pages(self._target)
         copy = self._core()
         self._work(copy)
@@ -379,12 +390,7 @@ class _Pass:
         if issued == self._flushed:
             self._durable = counters.done
         elif issued - self._flushed >= FLUSH_EVERY:
-            try:
-                os.fdatasync(self._target.fd)
-            except OSError as error:
-                raise self._failed(
-                    self._target, f"did not make its writes durable: {error.strerror}"
-                ) from error
+            devices.flush(self._target)
             self._flushed = issued
             self._durable = counters.done
 
@@ -409,10 +415,23 @@ class _Pass:
         self._durable = counters.done
         if self._table is None:
             return
+        stamp = history.stamp(self._target)
+        if stamp != self._stamp:
+            self._leave_trace(self._table.path, stamp)
         whole = complete and (self._only is None or self._table.header.state is State.DONE)
         state = State.DONE if whole else State.PARTIAL
-        if counters.learned or not self._table.trusted or self._table.header.state is not state:
-            self._table.commit(state)
+        header = self._table.header
+        if counters.learned or not self._table.trusted or (header.state, header.stamp) != (state, stamp):
+            self._table.commit(state, stamp)
+
+    def _leave_trace(self, path: Path, stamp: str) -> None:
+        """Tell the digest files of other ranges of this target that these writes spared them."""
+        path = history.path_of(path, self._target.device.identity)
+        written = history.Written(self._stamp, stamp, self._plan.request.target_offset, self._plan.size)
+        try:
+            history.append(path, written)
+        except OSError as error:
+            raise Failed(path, f"cannot be written: {error.strerror}", "make room in its folder") from error
 
     def _interrupted(self, counters: Counters) -> Interrupted:
         name = self._stop.signal.name if self._stop.signal else "a request"

@@ -1,0 +1,119 @@
+"""Whether a target was written since a digest file was committed, and by whom.
+
+A stamp says how much was written to a target so far: it changes with every write, whoever writes. A digest
+file keeps the stamp of its commit; when the target still has it, nothing was written since. Several passes
+may keep digest files about different ranges of one target: each pass that wrote leaves a line in a history
+beside its digest file, so that the others can tell its writes, which are outside their ranges, from those of
+strangers.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from blocksync._copy import xxh3_128
+from blocksync.devices import Opened, flush, sync_folder
+
+SYSFS = Path("/sys")
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+LONGEST = 1000
+
+# Sectors written and discarded in /sys/block/*/stat (Documentation/block/stat.rst). Requests are no measure:
+# a flush counts as a write of no sectors.
+_WRITTEN = (6, 13)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One pass took a target from stamp `before` to stamp `after`, writing only in a range (in bytes)."""
+
+    before: str
+    after: str
+    offset: int
+    size: int
+
+    def to_line(self) -> str:
+        body = f"{self.before} {self.after} {self.offset} {self.size}"
+        return f"{body} {xxh3_128(body.encode()).hex()}"
+
+    @classmethod
+    def from_line(cls, line: str) -> "Written | None":
+        """None for a line that is torn."""
+        body, _, checksum = line.rpartition(" ")
+        if xxh3_128(body.encode()).hex() != checksum:
+            return None
+        before, after, offset, size = body.split(" ")
+        return cls(before, after, int(offset), int(size))
+
+    def spares(self, offset: int, size: int) -> bool:
+        """Whether it wrote nothing in a range."""
+        return self.offset + self.size <= offset or offset + size <= self.offset
+
+
+def stamp(opened: Opened) -> str:
+    """What changes with every write to a target, without spaces. Flushes, so that no write is still to come.
+
+    Of a file, its times of modification and change. Of a block device, what the kernel counted as written to
+    its disk since boot; after a reboot the stamp is another one. Raises Failed.
+    """
+    flush(opened)
+    if not opened.device.is_block:
+        status = os.fstat(opened.fd)
+        return f"{status.st_mtime_ns}/{status.st_ctime_ns}"
+    major, minor = opened.device.number
+    node = SYSFS / "dev/block" / f"{major}:{minor}"
+    # Writes through the whole disk's node are not counted for a partition, but the other way round.
+    disk = node.resolve().parent if (node / "partition").exists() else node
+    counts = (disk / "stat").read_text().split()
+    written = "/".join(counts[field] for field in _WRITTEN if field < len(counts))
+    return f"{BOOT.read_text().strip()}/{_text(disk / 'diskseq')}/{written}"
+
+
+def path_of(digests: Path, target_identity: str) -> Path:
+    """The history of a target, in the folder of the digest files about it."""
+    return digests.with_name(f".{xxh3_128(target_identity.encode('utf-8', 'surrogateescape')).hex()}.passes")
+
+
+def explains(path: Path, then: str, now: str, offset: int, size: int) -> bool:
+    """Whether the history accounts for every write between two stamps, and none of it was in a range."""
+    for written in _read(path):
+        if then == now:
+            break
+        if written.before == then and written.spares(offset, size):
+            then = written.after
+    return then == now
+
+
+def append(path: Path, written: Written) -> None:
+    """Add a line, durably. Raises OSError."""
+    lines = [*_read(path), written]
+    if len(lines) > LONGEST:
+        fresh = path.with_name(f"{path.name}.new")
+        fresh.write_text("".join(f"{line.to_line()}\n" for line in lines[-LONGEST // 2 :]))
+        _sync(fresh)
+        fresh.replace(path)
+    else:
+        with path.open("a") as file:
+            # A line that a crash cut short must not run into this one.
+            file.write(f"\n{written.to_line()}\n")
+        _sync(path)
+    sync_folder(path.parent)
+
+
+def _read(path: Path) -> list[Written]:
+    return [written for line in _text(path).splitlines() if (written := Written.from_line(line))]
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""

@@ -1,0 +1,148 @@
+"""What the native core promises to whoever calls it directly."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import xxhash
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blocksync._copy import Copy, any_set, count_runs, hash_blocks, mark_differences, xxh3_128
+
+
+@given(st.binary(max_size=5000))
+def test_xxh3_is_the_canonical_form_of_the_reference(data: bytes) -> None:
+    assert xxh3_128(data) == xxhash.xxh3_128(data).digest()
+
+
+@given(st.binary(max_size=3000), st.integers(1, 700), st.integers(0, 3))
+def test_hash_blocks_fills_one_slot_a_block(data: bytes, block: int, first: int) -> None:
+    blocks = -(-len(data) // block)
+    slots = bytearray(16 * (first + blocks))
+    assert hash_blocks(data, len(data), block, slots, first) == blocks
+    pieces = [data[at : at + block] for at in range(0, len(data), block)]
+    assert bytes(slots) == bytes(16 * first) + b"".join(xxhash.xxh3_128(piece).digest() for piece in pieces)
+
+
+@given(st.binary(max_size=40), st.integers(0, 320))
+def test_runs_are_counted_as_one_reads_them(bits: bytes, blocks: int) -> None:
+    blocks = min(blocks, 8 * len(bits))
+    text = "".join(str(bits[i // 8] >> i % 8 & 1) for i in range(blocks))
+    assert count_runs(bits, blocks) == len([run for run in text.split("0") if run])
+
+
+@given(st.binary(max_size=600), st.integers(1, 64), st.integers(0, 9), st.sets(st.integers(0, 599)))
+def test_differences_are_marked_at_their_block(data: bytes, block: int, first: int, flips: set[int]) -> None:
+    other = bytearray(data)
+    for at in flips:
+        if at < len(other):
+            other[at] ^= 1
+    blocks = {at // block for at in flips if at < len(data)}
+    bits = bytearray((first + -(-len(data) // block)) // 8 + 1)
+    assert mark_differences(data, other, len(data), block, bits, first) == len(blocks)
+    assert {i - first for i in range(8 * len(bits)) if bits[i // 8] >> i % 8 & 1} == blocks
+
+
+@given(st.integers(0, 100), st.sampled_from([None, 0, 1, 50, 99]))
+def test_any_set_finds_the_one_byte(length: int, at: int | None) -> None:
+    data = bytearray(length)
+    if at is not None and at < length:
+        data[at] = 1
+    assert any_set(data) == any(data)
+
+
+def bad_copies() -> list[dict[str, object]]:
+    return [
+        {"size": -1},
+        {"block_size": 0},
+        {"segment_size": 4096 * 3 + 1},
+        {"changed": bytearray(0)},
+        {"digests": bytearray(16 * 3)},
+        {"digest_size": 32},
+        {"source_align": 8192},
+        {"extents": b"123"},
+        {"extents": extents((0, 4096), (0, 4096))},
+        {"extents": extents((512, 4096))},
+        {"extents": extents((0, 100))},
+        {"extents": extents((0, 0))},
+        {"extents": extents((0, 2**62))},
+        {"extents": extents((16384, 4096))},
+        {"extents": extents((-4096, 4096))},
+    ]
+
+
+def extents(*pairs: tuple[int, int]) -> bytes:
+    return b"".join(number.to_bytes(8, "little", signed=True) for pair in pairs for number in pair)
+
+
+@pytest.mark.parametrize("bad", bad_copies(), ids=str)
+def test_arguments_that_do_not_fit_are_refused(bad: dict[str, object]) -> None:
+    good: dict[str, object] = {
+        "source_fd": -1,
+        "target_fd": -1,
+        "tail_fd": -1,
+        "size": 16384,
+        "block_size": 4096,
+        "segment_size": 8192,
+        "changed": bytearray(1),
+        "gate": list,
+        "digests": bytearray(64),
+    }
+    Copy(**good)  # type: ignore[arg-type]
+    with pytest.raises(ValueError):
+        Copy(**{**good, **bad})  # type: ignore[arg-type]
+
+
+def test_a_bad_descriptor_is_a_fault_with_its_number_and_offset() -> None:
+    copy = Copy(
+        source_fd=-1,
+        target_fd=-1,
+        tail_fd=-1,
+        size=4096,
+        block_size=4096,
+        segment_size=4096,
+        changed=bytearray(1),
+        gate=list,
+    )
+    copy.work()
+    assert copy.fault() == ("source read", 0, 9)
+    assert copy.counters().done == 0
+
+
+def test_what_the_gate_raises_comes_out_and_nothing_is_written(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(os.urandom(65536))
+    target.write_bytes(bytes(65536))
+
+    def gate() -> None:
+        raise LookupError("closed")
+
+    with source.open("rb") as left, target.open("r+b") as right:
+        copy = Copy(
+            source_fd=left.fileno(),
+            target_fd=right.fileno(),
+            tail_fd=right.fileno(),
+            size=65536,
+            block_size=4096,
+            segment_size=65536,
+            changed=bytearray(2),
+            gate=gate,
+        )
+        copy.work()
+    with pytest.raises(LookupError, match="closed"):
+        copy.fault()
+    assert target.read_bytes() == bytes(65536)
+
+
+def test_buffers_are_released_even_when_the_collector_finds_a_cycle() -> None:
+    code = (
+        "import gc; from blocksync._copy import Copy; held = [];"
+        "copy = Copy(source_fd=-1, target_fd=-1, tail_fd=-1, size=4096, block_size=4096, segment_size=4096,"
+        " changed=bytearray(1), digests=bytearray(16), gate=held.append);"
+        "held.append(copy); del held, copy; gc.collect()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""

@@ -1,0 +1,107 @@
+"""A digest file is trusted only while every write to the target since its commit is accounted for."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from blocksync import history, passes
+from blocksync.history import Written
+from blocksync.passes import PassReport, PassRequest
+
+MIB = 2**20
+Image = Callable[[str, int], Path]
+Attach = Callable[..., Path]
+
+
+@pytest.fixture(params=["file", "block device"])
+def target(request: pytest.FixtureRequest, image: Image, loop: Attach) -> Path:
+    backing = image("target", 8 * MIB)
+    return loop(backing) if request.param == "block device" else backing
+
+
+def sync(source: Path, target: Path, offset: int, digests: Path | None) -> PassReport:
+    return passes.run(PassRequest(source=source, target=target, target_offset=offset, digests=digests))
+
+
+def trusted(report: PassReport) -> bool:
+    return report.notes == () and report.target_bytes_read == 0
+
+
+def test_volumes_of_one_target_leave_each_others_digests_trusted(
+    image: Image, target: Path, tmp_path: Path
+) -> None:
+    volumes = [(image(f"volume{i}", MIB), (2 * i + 1) * MIB, tmp_path / f"digests{i}") for i in range(3)]
+    for volume, offset, digests in volumes:
+        sync(volume, target, offset, digests)
+    for round_ in range(3):
+        for volume, offset, digests in volumes:
+            with volume.open("r+b") as file:
+                file.seek(round_ * 65536)
+                file.write(os.urandom(65536))
+            report = sync(volume, target, offset, digests)
+            assert trusted(report)
+            assert report.bytes_written == 65536
+
+
+def test_a_pass_without_that_digest_file_makes_it_stale(image: Image, target: Path, tmp_path: Path) -> None:
+    source, digests = image("source", 4 * MIB), tmp_path / "digests"
+    sync(source, target, 0, digests)
+    first = source.read_bytes()
+    second = first[: 2 * MIB] + os.urandom(65536) + first[2 * MIB + 65536 :]
+    source.write_bytes(second)
+    sync(source, target, 0, None)
+    source.write_bytes(first)
+    report = sync(source, target, 0, digests)
+    assert "stale" in report.notes[0]
+    assert report.bytes_written == 65536
+    assert trusted(sync(source, target, 0, digests))
+
+
+def test_one_byte_that_a_stranger_wrote_makes_it_stale(image: Image, target: Path, tmp_path: Path) -> None:
+    source, digests = image("source", 4 * MIB), tmp_path / "digests"
+    sync(source, target, 0, digests)
+    with target.open("r+b") as file:
+        file.seek(MIB + 3)
+        file.write(bytes([source.read_bytes()[MIB + 3] ^ 1]))
+    report = sync(source, target, 0, digests)
+    assert "stale" in report.notes[0]
+    assert report.bytes_written == 65536
+
+
+def test_overlapping_ranges_make_each_other_stale(image: Image, target: Path, tmp_path: Path) -> None:
+    one, other = image("one", 2 * MIB), image("other", 2 * MIB)
+    sync(one, target, 0, tmp_path / "digests one")
+    sync(other, target, MIB, tmp_path / "digests other")
+    report = sync(one, target, 0, tmp_path / "digests one")
+    assert "stale" in report.notes[0]
+    assert report.bytes_written == MIB
+
+
+def test_a_torn_or_missing_history_explains_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "history"
+    for i in range(3):
+        history.append(path, Written(f"s{i}", f"s{i + 1}", 4096 * i, 4096))
+    assert history.explains(path, "s0", "s3", 2**20, 4096)
+    assert not history.explains(path, "s0", "s3", 8192, 4096)
+    assert not history.explains(path, "s0", "s4", 2**20, 4096)
+    data = path.read_bytes()
+    last_line = len(data.splitlines()[-1])
+    for cut in range(2, last_line):
+        path.write_bytes(data[:-cut])
+        assert not history.explains(path, "s0", "s3", 2**20, 4096)
+        assert history.explains(path, "s0", "s2", 2**20, 4096)
+    history.append(path, Written("s2", "s3", 8192, 4096))
+    assert history.explains(path, "s0", "s3", 2**20, 4096)
+    path.unlink()
+    assert not history.explains(path, "s0", "s3", 2**20, 4096)
+    assert history.explains(path, "s3", "s3", 2**20, 4096)
+
+
+def test_a_history_does_not_grow_for_ever(tmp_path: Path) -> None:
+    path = tmp_path / "history"
+    path.write_text("".join(f"{Written(f's{i}', f's{i + 1}', 0, 512).to_line()}\n" for i in range(5000)))
+    history.append(path, Written("s5000", "s5001", 0, 512))
+    assert history.explains(path, "s4900", "s5001", 512, 512)
+    assert len(path.read_text().splitlines()) == history.LONGEST // 2
