@@ -32,7 +32,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="blocksync-bench-", dir=options.folder) as folder:
         place = Place(Path(folder), parse_size(options.size), options.seed)
         described = machine.describe(place.folder, PEERS)
-        say(f"making images of {options.size} …")
+        say(f"making an image of {options.size} …")
         place.set_up()
         outcomes = [_outcome(make, place, options.rounds) for make in _chosen(options.only)]
         series = [] if options.only else _series(place, options.rounds)
@@ -67,8 +67,8 @@ def _outcome(make: workloads.Maker, place: Place, rounds: int) -> Outcome:
 
 def _series(place: Place, rounds: int) -> list[growth.Series]:
     say("growth")
-    # The dirty and full copies left other bytes behind.
-    place.set_up()
+    # The workloads left other bytes behind.
+    place.copied(place.target)
     made = [growth.by_size(place, rounds), growth.by_extents(place, rounds)]
     return [*made, growth.memory(place.folder, say)]
 

@@ -54,24 +54,27 @@ def by_size(place: Place, rounds: int) -> Series:
 
 
 def by_extents(place: Place, rounds: int) -> Series:
-    """A pass over only N dirty extents, `--only`."""
+    """A pass over only N dirty extents, `--only`, with a digest file and without."""
     most = place.size // BLOCK
     counts = sorted({0, min(100, most // 2), min(1000, most // 2), min(10000, most // 2)})
-    listed = place.folder / "extents"
-    rows, read = [], []
+    listed, digests = place.folder / "extents", place.digests("extents")
+    sides = (str(OURS), "sync", "--json", str(place.source), str(place.target))
+    timed((*sides, "--digests", str(digests)))
+    rows, met = [], True
     for count in counts:
         step = max(1, most // max(1, count))
-        lines = "".join(f"{number * step * BLOCK} {BLOCK}\n" for number in range(count))
-        listed.write_text(lines)
-        argv = (str(OURS), "sync", "--json", str(place.source), str(place.target), "--only", str(listed))
-        timings = [timed(argv) for _ in range(rounds)]
-        read.append(json.loads(timings[0].output)["bytes_read"])
-        took = statistics.median(timing.seconds for timing in timings)
-        rows.append((f"{count:,}", f"{took:.3f}", f"{read[-1] / 2**20:,.1f} MiB"))
-    met = read == [count * BLOCK for count in counts]
+        listed.write_text("".join(f"{number * step * BLOCK} {BLOCK}\n" for number in range(count)))
+        plain = [timed((*sides, "--only", str(listed))) for _ in range(rounds)]
+        remembered = [
+            timed((*sides, "--only", str(listed), "--digests", str(digests))) for _ in range(rounds)
+        ]
+        read = [json.loads(timing.output)["bytes_read"] for timing in (*plain, *remembered)]
+        met = met and set(read) == {count * BLOCK}
+        took = [statistics.median(timing.seconds for timing in each) for each in (plain, remembered)]
+        rows.append((f"{count:,}", *(f"{each:.3f}" for each in took), f"{read[0] / 2**20:,.1f} MiB"))
     return Series(
         f"Cost of `--only` N extents of 64 KiB, of {place.size / 2**20:,.0f} MiB",
-        ("extents", "seconds", "read of the source"),
+        ("extents", "seconds", "seconds with a digest file", "read of the source"),
         tuple(rows),
         "a pass over N dirty extents reads N extents, not the device",
         "met" if met else "NOT met",

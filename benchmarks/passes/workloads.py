@@ -1,11 +1,12 @@
 """The passes that are compared: for each its contenders, and the bars that our figures have to clear."""
 
+import itertools
 import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.passes import images
@@ -49,7 +50,11 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the images of a run are, and what they are made of."""
+    """Where the images of a run are, and what they are made of.
+
+    Those that remember a target each have their own, which nobody else writes to: a digest file is not
+    believed when somebody did.
+    """
 
     folder: Path
     size: int
@@ -67,63 +72,81 @@ class Place:
     def fresh(self) -> Path:
         return self.folder / "fresh.img"
 
+    def target_of(self, name: str) -> Path:
+        return self.folder / f"{name}.img"
+
     def digests(self, name: str) -> Path:
         return self.folder / f"{name}.digests"
 
     def set_up(self) -> None:
-        """Source and target with the same bytes, both in the page cache."""
+        """The source, in the page cache."""
         images.build(self.source, self.size, self.seed)
-        shutil.copyfile(self.source, self.target)
-        timed(("sync", str(self.target)))
-        images.warm(self.source, self.target)
+        images.warm(self.source)
+
+    def copied(self, path: Path) -> Path:
+        """A target that holds the source's bytes, durable and in the page cache."""
+        shutil.copyfile(self.source, path)
+        timed(("sync", str(path)))
+        images.warm(path)
+        return path
 
 
 Maker = Callable[[Place], Workload | AbstractContextManager[Workload]]
 
 
-def _ours(place: Place, *options: object, name: str = "blocksync", target: Path | None = None) -> Contender:
+def _ours(place: Place, *options: object, target: Path | None = None) -> Contender:
     argv = (str(OURS), "sync", "--json", str(place.source), str(target or place.target), *map(str, options))
-    return Contender(name=name, program=str(OURS), argv=argv)
+    return Contender(name="blocksync", program=str(OURS), argv=argv)
 
 
-def _blocksync_fast(place: Place, digests: Path) -> Contender:
-    argv = ("blocksync-fast", "--silent", "-b", "64K", "-f", str(digests))
-    sides = ("-s", str(place.source), "-d", str(place.target))
-    return Contender(name="blocksync-fast", program="blocksync-fast", argv=(*argv, *sides), flushed=False)
-
-
-def _bdsync(place: Place, *options: str) -> Contender:
-    pipe = (
-        f"bdsync {' '.join(options)} 'bdsync --server' {place.source} {place.target} "
-        f"| bdsync --patch={place.target}"
+def _remembering(place: Place) -> tuple[Contender, ...]:
+    """Those that keep a digest file, made here, each with a target of its own."""
+    fast = place.target_of("blocksync-fast")
+    files = ("-s", str(place.source), "-d", str(fast), "-f", str(place.digests("blocksync-fast")))
+    contenders = (
+        _ours(place, "--digests", place.digests("blocksync")),
+        Contender(
+            name="blocksync-fast",
+            program="blocksync-fast",
+            argv=("blocksync-fast", "--silent", "-b", "64K", *files),
+            flushed=False,
+        ),
     )
-    argv = ("bash", "-o", "pipefail", "-c", pipe)
-    return Contender(name="bdsync", program="bdsync", argv=argv, flushed=False)
+    for contender in contenders:
+        if contender.present:
+            # Digests of an earlier workload are about other bytes.
+            place.digests(contender.name).unlink(missing_ok=True)
+            place.copied(fast if contender.name == "blocksync-fast" else place.target)
+            contender.run()
+    return contenders
 
 
-def _rsync(place: Place, *options: str, name: str = "rsync", target: Path | None = None) -> Contender:
-    argv = ("rsync", "--ignore-times", *options, str(place.source), str(target or place.target))
-    return Contender(name=name, program="rsync", argv=argv, flushed=False)
+def _forgetting(place: Place, target: Path) -> tuple[Contender, ...]:
+    """Those that read the target anew each time."""
+    pipe = (
+        f"bdsync --hash=sha1 --blocksize=65536 'bdsync --server' {place.source} {target} "
+        f"| bdsync --patch={target}"
+    )
+    rsync = ("rsync", "--ignore-times", "--inplace", "--no-whole-file", str(place.source), str(target))
+    return (
+        Contender(
+            name="bdsync", program="bdsync", argv=("bash", "-o", "pipefail", "-c", pipe), flushed=False
+        ),
+        Contender(name="rsync", program="rsync", argv=rsync, flushed=False),
+    )
 
 
 def unchanged_with_digests(place: Place) -> Workload:
     """Nothing changed, and every tool that can remember the target does."""
-    ours, theirs = place.digests("ours"), place.digests("blocksync-fast")
-    contenders = (
-        _ours(place, "--digests", ours),
-        Contender(
-            name="dd to /dev/null",
-            program="dd",
-            argv=("dd", "bs=1M", "status=none", f"if={place.source}", "of=/dev/null"),
-        ),
-        _blocksync_fast(place, theirs),
-        _bdsync(place, "--hash=sha1", "--blocksize=65536"),
-        _rsync(place, "--inplace", "--no-whole-file"),
+    reader = Contender(
+        name="dd to /dev/null",
+        program="dd",
+        argv=("dd", "bs=1M", "status=none", f"if={place.source}", "of=/dev/null"),
     )
-    _make_digests(contenders)
+    others = place.copied(place.target_of("others"))
     return Workload(
         "Nothing changed, digest file present",
-        contenders,
+        (*_remembering(place), reader, *_forgetting(place, others)),
         (
             _faster("blocksync-fast", 2.0),
             Bar(
@@ -137,7 +160,7 @@ def unchanged_with_digests(place: Place) -> Workload:
 
 def unchanged_without_digests(place: Place) -> Workload:
     """Nothing changed, and both sides have to be read."""
-    source, target = str(place.source), str(place.target)
+    source, target = str(place.source), str(place.copied(place.target))
     compare = ("qemu-img", "compare", "-q", "-f", "raw", "-F", "raw", source, target)
     return Workload(
         "Nothing changed, no digest file",
@@ -151,47 +174,26 @@ def unchanged_without_digests(place: Place) -> Workload:
 
 
 def one_percent_dirty(place: Place) -> Workload:
-    """1% of the source changed since the digest files were made."""
+    """1% of the source changed since the last pass."""
     dirt = Dirt.of(place.size, place.seed)
-    ours, theirs = place.digests("ours"), place.digests("blocksync-fast")
-
-    def resetting(contender: Contender, digests: Path | None) -> Contender:
-        kept = None if digests is None else digests.with_suffix(".kept")
-
-        def reset() -> None:
-            dirt.apply(place.target, 0)
-            dirt.apply(place.source, 1)
-            if digests is not None and kept is not None:
-                shutil.copyfile(kept, digests)
-                timed(("sync", str(digests)))
-
-        return Contender(
-            name=contender.name,
-            program=contender.program,
-            argv=contender.argv,
-            flushed=contender.flushed,
-            reset=reset,
-        )
-
+    others = place.target_of("others")
     dirt.apply(place.source, 0)
-    dirt.apply(place.target, 0)
-    remembering = (
-        (_ours(place, "--digests", ours), ours),
-        (_blocksync_fast(place, theirs), theirs),
-    )
-    _make_digests([contender for contender, _ in remembering])
-    for contender, digests in remembering:
-        if contender.present:
-            shutil.copyfile(digests, digests.with_suffix(".kept"))
-    forgetting = (
-        _bdsync(place, "--hash=sha1", "--blocksize=65536"),
-        _rsync(place, "--inplace", "--no-whole-file"),
-    )
-    contenders = [resetting(contender, digests) for contender, digests in remembering]
-    contenders += [resetting(contender, None) for contender in forgetting]
+    place.copied(others)
+
+    # The source goes back and forth between two states; each remembered target is in the other one.
+    def flipping(contender: Contender) -> Contender:
+        states = itertools.cycle((1, 0))
+        return replace(contender, reset=lambda: dirt.apply(place.source, next(states)))
+
+    def dirty_others() -> None:
+        dirt.apply(place.source, 1)
+        dirt.apply(others, 0)
+
+    remembering = map(flipping, _remembering(place))
+    forgetting = [replace(each, reset=dirty_others) for each in _forgetting(place, others)]
     return Workload(
         "1% dirty, digest file present",
-        tuple(contenders),
+        (*remembering, *forgetting),
         (_faster("blocksync-fast", 2.0),),
         writes=True,
         facts=lambda: [f"{dirt.total:,} bytes differ, in {len(dirt.places):,} places"],
@@ -200,7 +202,7 @@ def one_percent_dirty(place: Place) -> Workload:
 
 def full_copy(place: Place) -> Workload:
     """Every byte to a file that exists, allocated, and holds other bytes."""
-    source, target = str(place.source), str(place.target)
+    source, target = str(place.source), str(place.copied(place.target))
 
     def reset() -> None:
         images.overwrite_with_other_bytes(place.target, place.source)
@@ -292,9 +294,9 @@ def new_sparse_file(place: Place) -> Workload:
 
 def cold_direct(place: Place) -> Workload:
     """Nothing changed, read past the page cache from an image file."""
-    digests = place.digests("ours")
-    ours = _ours(place, "--direct", "--digests", digests)
-    _make_digests([ours])
+    digests = place.digests("direct")
+    ours = _ours(place, "--direct", "--digests", digests, target=place.copied(place.target))
+    ours.run()
     return _cold("Cold, direct I/O, from an image file", ours, place.source)
 
 
@@ -305,9 +307,10 @@ def cold_loop(place: Place) -> Iterator[Workload]:
     device = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
     try:
         digests = place.digests("loop")
-        argv = [str(OURS), "sync", "--json", device, str(place.target), "--digests", str(digests)]
+        target = place.copied(place.target)
+        argv = [str(OURS), "sync", "--json", device, str(target), "--digests", str(digests)]
         ours = Contender(name="blocksync", program=str(OURS), argv=tuple(argv))
-        _make_digests([ours])
+        ours.run()
         yield _cold("Cold, direct I/O, from a loop device", ours, Path(device))
     finally:
         subprocess.run(["losetup", "--detach", device], check=True)
@@ -337,10 +340,3 @@ def _cold(title: str, ours: Contender, source: Path) -> Workload:
 def _faster(peer: str, times: float) -> Bar:
     claim = f"faster than {peer}" if times == 1.0 else f"at least {times:g} times as fast as {peer}"
     return Bar(claim, (peer, "blocksync"), lambda m: m["blocksync"] * times <= m[peer])
-
-
-def _make_digests(contenders: tuple[Contender, ...] | list[Contender]) -> None:
-    """Let those that remember the target make their digest files; harmless to the others."""
-    for contender in contenders:
-        if contender.present and any(".digests" in word for word in contender.argv):
-            contender.run()
