@@ -1,5 +1,6 @@
 """Prove that a range of a target equals a source: BLAKE3 over both, and every byte compared."""
 
+import errno
 import mmap
 import os
 import time
@@ -21,6 +22,7 @@ from blocksync.progress import Progress, Report
 
 CHUNK = 4 * 2**20
 GRAIN = 4096
+ZEROS = memoryview(bytes(CHUNK))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +72,29 @@ def compare(
         return _compare(sides, length, progress)
 
 
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Some bytes of one side; `hole` says that the file system knew them to be zeros: nothing was read."""
+
+    data: memoryview
+    hole: bool
+
+
 class _Side:
-    """One side: read ahead by one chunk, hashed in order."""
+    """One side, read chunk by chunk."""
 
     def __init__(self, opened: Opened, base: int, length: int) -> None:
         self._opened = opened
         self._base = base
         self._length = length
-        self._hash = blake3()
         # Two buffers: one is hashed and compared while the next chunk is read into the other.
         self._buffers = (mmap.mmap(-1, CHUNK), mmap.mmap(-1, CHUNK))
 
-    def read(self, start: int) -> memoryview:
+    def read(self, start: int) -> _Chunk:
         """The chunk at `start`, in a buffer that stays as it is until the chunk after the next is read."""
         need = min(CHUNK, self._length - start)
+        if self._is_hole(self._base + start, need):
+            return _Chunk(ZEROS[:need], hole=True)
         # Direct I/O reads whole sectors; a device has them whole, a file ends where it ends.
         ask = -(-need // self._opened.align) * self._opened.align
         view = memoryview(self._buffers[start // CHUNK % 2])
@@ -97,50 +108,73 @@ class _Side:
             if count == 0:
                 raise self._failed(offset, "it ends there")
             got += count
-        return view[:need]
+        return _Chunk(view[:need], hole=False)
+
+    def _is_hole(self, offset: int, length: int) -> bool:
+        if self._opened.device.is_block:
+            return False
+        try:
+            return os.lseek(self._opened.fd, offset, os.SEEK_DATA) >= offset + length
+        except OSError as error:
+            # No data from there on; any other answer means that the file system cannot tell.
+            return error.errno == errno.ENXIO and offset + length <= os.fstat(self._opened.fd).st_size
 
     def _failed(self, offset: int, cause: str) -> Failed:
         return Failed(
             self._opened.device.path, f"cannot be read at byte {offset}: {cause}", "check it and `dmesg`"
         )
 
-    def update(self, chunk: memoryview) -> None:
-        self._hash.update(chunk)
 
-    @property
-    def root(self) -> str:
-        return self._hash.hexdigest()
+class _Roots:
+    """BLAKE3 of both sides. As long as every byte was found equal, one hash is the hash of both."""
+
+    def __init__(self) -> None:
+        self._left = blake3(max_threads=blake3.AUTO)
+        self._right: blake3 | None = None
+
+    def update(self, left: memoryview, right: memoryview, *, equal: bool) -> None:
+        if self._right is None and not equal:
+            self._right = self._left.copy()
+        self._left.update(left)
+        if self._right is not None:
+            self._right.update(right)
+
+    def hexdigests(self) -> tuple[str, str]:
+        left = self._left.hexdigest()
+        return left, left if self._right is None else self._right.hexdigest()
 
 
 def _compare(sides: tuple[_Side, _Side], length: int, progress: Report | None) -> Comparison:
     started = time.monotonic()
     bits = bytearray(-(-length // GRAIN // 8) + 1)
+    roots = _Roots()
     differing = 0
-    with stop_on_signals() as stop, ThreadPoolExecutor(4) as pool:
-        for start, (left, right) in _chunks(sides, length, pool):
+    with stop_on_signals() as stop, ThreadPoolExecutor(2) as pool:
+        for start, left, right in _chunks(sides, length, pool):
             if stop:
                 raise Interrupted("verify", f"stopped after {start} of {length} bytes", "run it again")
-            hashing = [
-                pool.submit(side.update, chunk) for side, chunk in zip(sides, (left, right), strict=True)
-            ]
-            differing += mark_differences(left, right, len(left), GRAIN, bits, start // GRAIN)
-            for future in hashing:
-                future.result()
+            found = 0
+            if not (left.hole and right.hole):
+                found = mark_differences(left.data, right.data, len(left.data), GRAIN, bits, start // GRAIN)
+            roots.update(left.data, right.data, equal=not found)
+            differing += found
             if progress is not None:
-                progress(_moment(start + len(left), length, differing * GRAIN, time.monotonic() - started))
-    return Comparison(sides[0].root, sides[1].root, Extents.of_blocks(bits, GRAIN, length))
+                done = start + len(left.data)
+                progress(_moment(done, length, differing * GRAIN, time.monotonic() - started))
+    return Comparison(*roots.hexdigests(), Extents.of_blocks(bits, GRAIN, length))
 
 
 def _chunks(
     sides: tuple[_Side, _Side], length: int, pool: ThreadPoolExecutor
-) -> Iterator[tuple[int, tuple[memoryview, memoryview]]]:
-    ahead: list[Future[memoryview]] = []
+) -> Iterator[tuple[int, _Chunk, _Chunk]]:
+    """Both sides' chunks in order; the next ones are read while the caller looks at these."""
+    ahead: list[Future[_Chunk]] = []
     for start in range(0, length, CHUNK):
         reads = ahead or [pool.submit(side.read, start) for side in sides]
         left, right = (read.result() for read in reads)
         after = start + CHUNK
         ahead = [pool.submit(side.read, after) for side in sides] if after < length else []
-        yield start, (left, right)
+        yield start, left, right
 
 
 def _moment(done: int, total: int, changed: int, seconds: float) -> Progress:
