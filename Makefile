@@ -7,9 +7,10 @@ CORE := $(wildcard src/blocksync/*.pyx src/blocksync/native/*) setup.py pyprojec
 RUN_PACKAGES := grub-common grub-pc-bin qemu-system-x86 qemu-utils util-linux e2fsprogs fdisk
 BUILD_PACKAGES := gcc libc6-dev libxxhash-dev python3-dev python3-venv make
 GUEST_PACKAGES := debootstrap
-TEST_PACKAGES := xfsprogs btrfs-progs libvirt-daemon-system libvirt-clients libvirt-daemon-driver-qemu libxml2-utils
+TEST_PACKAGES := btrfs-progs iproute2 libvirt-clients libvirt-daemon-driver-qemu libvirt-daemon-system libxml2-utils \
+	openssh-client openssh-server xfsprogs
 
-.PHONY: help install install-test demo test test-fast test-boot lint bench bench-kernels man clean
+.PHONY: help install install-test demo test test-fast test-proofs test-boot lint bench bench-kernels man clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -36,15 +37,18 @@ install-test: install .cache/test-packages
 demo: install ## Migrate a demo guest from three bare volumes to a disk that boots
 	$(BIN)/python demo/migrate.py
 
-test: install-test lint test-fast test-boot ## Set up and run every test
+test: install-test lint test-fast test-proofs test-boot ## Set up and run every test
 
 lint: .venv/installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-test-fast: install-test ## The tests without a boot, under a minute
-	$(BIN)/pytest -m "not boots and not long"
+test-fast: install-test ## The tests that take seconds, under a minute together
+	$(BIN)/pytest --ignore tests/blocksync/proofs -m "not boots and not long"
+
+test-proofs: install-test ## The engine under faults: kill -9, errors at every call, crash states
+	$(BIN)/pytest tests/blocksync/proofs -m "not long"
 
 test-boot: install-test ## The tests that boot guests
 	$(BIN)/pytest -m "boots and not long"
