@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -189,11 +190,13 @@ def one_percent_dirty(place: Place) -> Workload:
         dirt.apply(place.source, 1)
         dirt.apply(others, 0)
 
-    remembering = map(flipping, _remembering(place))
+    ours, fast = map(flipping, _remembering(place))
+    flushed = f"{shlex.join(fast.argv)} && sync --data {shlex.quote(str(place.target_of('blocksync-fast')))}"
+    fast_flushed = replace(fast, name="blocksync-fast, sync", argv=("bash", "-c", flushed), flushed=True)
     forgetting = [replace(each, reset=dirty_others) for each in _forgetting(place, others)]
     return Workload(
         "1% dirty, digest file present",
-        (*remembering, *forgetting),
+        (ours, fast, fast_flushed, *forgetting),
         (_faster("blocksync-fast", 2.0),),
         writes=True,
         facts=lambda: [f"{dirt.total:,} bytes differ, in {len(dirt.places):,} places"],
