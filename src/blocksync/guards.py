@@ -133,6 +133,17 @@ def no_foreign_signature(
     behind it.
     """
     expected = known | {found for found in [probe(source.path, 0, size)] if found}
+    only_signatures(expected, target, offset, size, overrides)
+
+
+def only_signatures(
+    expected: frozenset[Signature],
+    target: "Device",
+    offset: int,
+    size: int,
+    overrides: frozenset[str] = frozenset(),
+) -> None:
+    """The same against signatures that are expected; for a source on another host."""
     inside = probe(target.path, offset, size)
     if inside is not None and inside not in expected:
         _refuse_signature(target, inside, offset, overrides)

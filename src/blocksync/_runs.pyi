@@ -1,0 +1,9 @@
+"""Types of the native part of the wire's ends; its docstrings are in `_runs.pyx`."""
+
+from typing_extensions import Buffer
+
+def find_runs(
+    data: Buffer, length: int, block_size: int, digests: Buffer, expected: Buffer, width: int
+) -> list[tuple[int, int, bool]]: ...
+def has_unknown(digests: Buffer, width: int) -> bool: ...
+def punch(fd: int, offset: int, length: int) -> bool: ...
