@@ -1,0 +1,23 @@
+"""docs/internals.md names tests that exist."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+DOCUMENT = (ROOT / "docs/internals.md").read_text()
+TESTS = Path(__file__).parent
+
+
+def test_every_test_that_the_document_names_exists() -> None:
+    sources = {path.name: path.read_text() for path in TESTS.rglob("test_*.py")}
+    defined = {
+        name for text in sources.values() for name in re.findall(r"^def (test_\w+)", text, re.MULTILINE)
+    }
+    named = set(re.findall(r"`(test_\w+(?:\.py)?)`", DOCUMENT))
+    assert len(named) > 20
+    assert named - defined - sources.keys() == set()
+
+
+def test_promises_are_numbered_without_a_gap() -> None:
+    promises = re.findall(r"^\*\*P(\d+)\..*?(?=^\*\*P|^## )", DOCUMENT, re.MULTILINE | re.DOTALL)
+    assert [int(number) for number in promises] == list(range(1, len(promises) + 1))
