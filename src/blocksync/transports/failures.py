@@ -29,7 +29,7 @@ class _Saying:
 # In the order in which they are looked for: the changed key also says that its verification failed.
 _SAYINGS = (
     _Saying(
-        r"REMOTE HOST IDENTIFICATION HAS CHANGED|host key for .* has changed",
+        r"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key for .* does not match",
         "its host key is not the one in known_hosts: another machine answers, or it was installed anew",
         "compare `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on its console with what is offered; "
         "only when they agree: ssh-keygen -R {name}, then connect once with ssh",
@@ -47,7 +47,8 @@ _SAYINGS = (
         HostKeyUnknown,
     ),
     _Saying(
-        r"Permission denied \(|Too many authentication failures",
+        r"Permission denied \(|Too many authentication failures"
+        r"|Authentication failed|No authentication methods",
         "it does not let this user in",
         "see that `ssh {name} true` works without questions: ssh-add the key, ssh-copy-id it, or name the "
         "user (ssh://user@{name}/...)",
@@ -73,13 +74,13 @@ _SAYINGS = (
         "see that the host is up and that this machine has a route to it",
     ),
     _Saying(
-        r"no matching host key type found",
+        r"no matching host key type found|no acceptable host key",
         "it has no host key of a kind that this ssh accepts; an old host has only old ones",
         "allow what it offers for this host in ~/.ssh/config, such as HostKeyAlgorithms +ssh-rsa",
         HostKeyUnknown,
     ),
     _Saying(
-        r"no matching .* found",
+        r"no matching .* found|no acceptable",
         "this ssh and the host's sshd share no algorithm; an old host offers only old ones",
         "allow what it offers for this host in ~/.ssh/config, such as KexAlgorithms "
         "+diffie-hellman-group14-sha1",
