@@ -1,0 +1,165 @@
+"""What is OpenSSH's own: the shared control connection, the user's configuration, its messages."""
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+from sshd import descendants, start, stop, wait_for
+
+from blocksync.errors import Failed
+from blocksync.transports.failures import unreachable
+from blocksync.transports.hosts import Host
+from blocksync.transports.openssh import OpenSSH
+
+
+@pytest.fixture
+def runtime(tmp_path_factory, monkeypatch) -> Path:
+    """Where control sockets go."""
+    folder = tmp_path_factory.mktemp("r")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    return folder
+
+
+def masters(folder: Path) -> list[str]:
+    """The command lines of the processes that have a socket in a folder."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            lines.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        except OSError:
+            continue
+    return [line for line in lines if str(folder) in line]
+
+
+def test_the_control_connection_is_private_shared_and_gone_afterwards(own_server, runtime):
+    transport = OpenSSH(own_server.host, own_server.config)
+    for _ in range(3):
+        assert transport.run(["true"]).wait(10) == 0
+    (folder,) = runtime.iterdir()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_ISSOCK((folder / "control").stat().st_mode)
+    assert own_server.connections() == 1
+    transport.close()
+    assert list(runtime.iterdir()) == []
+    wait_for(lambda: masters(runtime) == [])
+    wait_for(lambda: descendants(own_server.process.pid) == [])
+
+
+def test_closing_ends_the_commands_that_still_run(own_server):
+    transport = OpenSSH(own_server.host, own_server.config)
+    channel = transport.run(["cat"])
+    transport.close()
+    assert channel.wait(10) == 255
+    transport.close()
+
+
+def test_a_failed_connection_leaves_nothing(own_server, runtime):
+    own_server.trust()
+    transport = OpenSSH(own_server.host, own_server.config)
+    with pytest.raises(Failed):
+        transport.run(["true"])
+    transport.close()
+    assert list(runtime.iterdir()) == []
+
+
+def test_a_command_never_makes_a_connection_of_its_own(own_server):
+    transport = OpenSSH(own_server.host, own_server.config)
+    channels = [transport.run(["cat"]) for _ in range(11)]
+    # sshd refuses the eleventh session of a connection.
+    statuses = []
+    for channel in channels:
+        channel.stdin.close()
+        statuses.append(channel.wait(10))
+    assert statuses.count(255) == 1
+    assert own_server.connections() == 1
+    transport.close()
+
+
+def test_aes_gcm_is_what_is_agreed_on(tmp_path, keys):
+    server = start(tmp_path / "talkative", keys, log_level="DEBUG1")
+    transport = OpenSSH(server.host, server.config)
+    assert transport.run(["true"]).wait(10) == 0
+    transport.close()
+    stop(server)
+    log = (server.folder / "log").read_text()
+    assert "client->server cipher: aes128-gcm@openssh.com" in log
+    assert "server->client cipher: aes128-gcm@openssh.com" in log
+
+
+def test_ciphers_that_the_users_configuration_leaves_out_stay_out(own_server):
+    text = own_server.config.read_text()
+    own_server.config.write_text(f"{text} Ciphers aes256-ctr,aes256-gcm@openssh.com\n")
+    transport = OpenSSH(own_server.host, own_server.config)
+    assert transport.configuration().ciphers() == "aes256-gcm@openssh.com,aes256-ctr"
+
+
+def test_the_users_and_the_ports_of_the_command_line_win(own_server):
+    transport = OpenSSH(Host("somebody", "xenhost", 1), own_server.config)
+    with pytest.raises(Failed, match="nothing listens there"):
+        transport.run(["true"])
+    assert transport.configuration().values["user"] == "somebody"
+
+
+def test_a_host_behind_a_jump_host_has_no_address(own_server):
+    transport = OpenSSH(own_server.host, own_server.config)
+    assert transport.configuration().address() == "127.0.0.1"
+    own_server.config.write_text(f"{own_server.config.read_text()} ProxyJump gateway\n")
+    assert transport.configuration().address() is None
+
+
+def test_a_jump_host_of_the_configuration_is_used(own_server):
+    text = own_server.config.read_text()
+    gateway = text.replace("Host xenhost", "Host gateway").replace(" RemoteCommand echo not-this\n", "")
+    # ssh hands its own -F to the ssh that jumps.
+    own_server.config.write_text(f"{text} ProxyJump gateway\n{gateway}")
+    transport = OpenSSH(own_server.host, own_server.config)
+    channel = transport.run(["echo", "through"])
+    assert os.read(channel.stdout.fileno(), 100) == b"through\n"
+    transport.close()
+    assert own_server.connections() == 2
+
+
+def test_a_configuration_that_ssh_cannot_read_is_an_error_in_its_words(own_server):
+    own_server.config.write_text("NoSuchKeyword yes\n")
+    with pytest.raises(Failed, match="nosuchkeyword"):
+        OpenSSH(own_server.host, own_server.config).run(["true"])
+
+
+def test_ctrl_c_on_the_terminal_leaves_a_channel_alone(own_server):
+    transport = OpenSSH(own_server.host, own_server.config)
+    channel = transport.run(["cat"])
+    ours = os.getpgrp()
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    clients = [pid for pid in children if b"control" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert clients
+    assert all(os.getpgid(int(pid)) != ours for pid in clients)
+    channel.close()
+    transport.close()
+
+
+def test_no_terminal_escape_of_a_host_reaches_an_error():
+    error = unreachable(Host(None, "xenhost"), "\x1b[2Jhello\x07\nConnection refused\r\n")
+    assert "\x1b" not in str(error) and "\x07" not in str(error)
+    assert "nothing listens" in str(error)
+
+
+def test_missing_ssh_says_what_to_install(own_server, monkeypatch):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(Failed, match="openssh-client"):
+        OpenSSH(own_server.host, own_server.config).run(["true"])
+
+
+def test_a_stale_socket_is_replaced(own_server, runtime):
+    transport = OpenSSH(own_server.host, own_server.config)
+    assert transport.run(["true"]).wait(10) == 0
+    (folder,) = runtime.iterdir()
+    subprocess.run(
+        ["ssh", "-F", "/dev/null", "-S", folder / "control", "-O", "exit", "xenhost"],
+        check=True,
+        capture_output=True,
+    )
+    (folder / "control").touch()
+    assert transport.run(["true"]).wait(10) == 0
+    transport.close()
