@@ -13,13 +13,14 @@ GIB = 2**30
 
 
 def describe(folder: Path, programs: list[str]) -> list[tuple[str, str]]:
-    """(what, value) rows: processor, cores, memory, kernel, file system under `folder`, date, versions."""
+    """(what, value) rows: processor, cores, memory, kernel, file system of `folder`, load, date, versions."""
     rows = [
         ("processor", _processor()),
         ("cores", str(os.cpu_count())),
         ("memory", f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / GIB:.0f} GiB"),
         ("kernel", platform.release().partition("-")[0]),
         ("file system", _file_system(folder)),
+        ("load before the run", f"{os.getloadavg()[0]:.1f} (idle is 0)"),
         ("date", datetime.now(UTC).strftime("%Y-%m-%d")),
         ("blocksync", f"{package_version('xen2kvm')} on Python {platform.python_version()}"),
     ]

@@ -175,8 +175,8 @@ TUNE = Command(
         Option(
             name="rewrite",
             kind=Kind.FLAG,
-            help="Measure writes on the target itself, by writing back the bytes that it holds. "
-            "Without it they are measured in a scratch file beside a target that is a file.",
+            help="Measure writes on the target itself, by writing back the bytes that it holds; digest files "
+            "about it are stale then. Without it a scratch file beside a target that is a file serves.",
         ),
         DIRECT,
         CACHE,
