@@ -128,15 +128,17 @@ def _mount(
     options += _READ_ONLY[spec.filesystem] if read_only else ("rw",)
     # --no-canonicalize: the place is a descriptor of ours and must not be turned back into a path.
     command = ["mount", "--no-canonicalize", "-t", spec.filesystem, "-o", ",".join(options)]
-    result = subprocess.run(
-        [*command, "--", str(raw.resolve()), where],
-        check=False,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        pass_fds=descriptors,
-        env={**os.environ, "LC_ALL": "C"},
-    )
+    # A mount that is cut short could leave a loop device that no mount tells of.
+    with _undisturbed():
+        result = subprocess.run(
+            [*command, "--", str(raw.resolve()), where],
+            check=False,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            pass_fds=descriptors,
+            env={**os.environ, "LC_ALL": "C"},
+        )
     if result.returncode != 0:
         raise Failed(
             f"{raw} at byte {spec.offset}",
