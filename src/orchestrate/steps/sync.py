@@ -65,7 +65,7 @@ def run(job: Job, request: SyncRequest, tasks: Tasks) -> SyncReport:
     if state.phase is not Phase.PASSES:
         # The target was written by a guest or by fix-ups: believe nothing that was noted about it.
         job.forget_digests()
-    report = copy(job, request, tasks, keep_table=state.phase is Phase.PASSES)
+    report = copy(job, request, tasks)
     if not request.dry_run:
         job.remember(replace(state, phase=Phase.PASSES, passes=state.passes + 1))
     return report
@@ -99,12 +99,15 @@ def _words(identity: tuple[str | None, ...]) -> str:
     return " ".join(part for part in identity if part)
 
 
-def copy(job: Job, request: SyncRequest, tasks: Tasks, *, keep_table: bool = True) -> SyncReport:
-    """Table, volumes and swap, in this order, onto the target."""
+def copy(job: Job, request: SyncRequest, tasks: Tasks) -> SyncReport:
+    """Table, swap and volumes, in this order, onto the target.
+
+    The volumes come last: a write that is no pass makes the engine compare the whole target once.
+    """
     plan = job.plan
     table_written = _bring_table(plan, request)
-    done = tuple(VolumePass(volume, _pass(job, volume, request, tasks)) for volume in plan.copied)
     made = tuple(volume.device for volume in plan.recreated if _bring_swap(plan, volume, request))
+    done = tuple(VolumePass(volume, _pass(job, volume, request, tasks)) for volume in plan.copied)
     return SyncReport(done, table_written, made)
 
 
