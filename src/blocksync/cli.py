@@ -33,6 +33,10 @@ def run(command: Callable[[], object]) -> int:
     except BlocksyncError as error:
         print(f"error: {error}", file=sys.stderr)
         return int(error.exit_code)
+    except OSError as error:
+        # Nothing that reads or writes a device ends here; a closed standard output may.
+        print(f"error: {error}", file=sys.stderr)
+        return int(ExitCode.FAILED)
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         return int(ExitCode.INTERRUPTED)

@@ -6,19 +6,21 @@ import mmap
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from blocksync import guards, identity
-from blocksync.errors import Failed, Refused, Usage
+from blocksync.errors import Failed, Refused, Usage, telling
 
 # <linux/fs.h>
 BLKFLSBUF = 0x1261
 BLKSSZGET = 0x1268
 
 FILE_SECTOR = 512
+
+NOT_DURABLE = "did not make its writes durable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +77,20 @@ def measure(path: Path) -> Device:
         raise Usage(
             path, f"cannot be opened: {error.strerror}", "run as root, or name another device"
         ) from error
-    try:
+    with _closing(path, fd), telling(path, "cannot be measured"):
         return _measured(path, fd)
-    finally:
+
+
+@contextmanager
+def _closing(path: Path, fd: int) -> Iterator[None]:
+    """Close at the end; that this fails is worth telling only when nothing else did."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            os.close(fd)
+        raise
+    with telling(path, "cannot be closed"):
         os.close(fd)
 
 
@@ -107,19 +120,17 @@ def create_sparse(path: Path, size: int) -> Device:
             path, f"cannot be created: {error.strerror}", "name a new file in a folder that exists"
         ) from error
     try:
-        os.truncate(fd, size)
-        os.fsync(fd)
-        _name(fresh, path)
-        sync_folder(path.parent)
-    except FileExistsError:
-        raise Usage(path, "exists already", "name a new file") from None
-    except OSError as error:
-        raise Failed(
-            path, f"cannot be made with {size} bytes: {error.strerror}", "use another file system"
-        ) from error
+        with (
+            _closing(path, fd),
+            telling(path, f"cannot be made with {size} bytes", "use another file system"),
+        ):
+            os.truncate(fd, size)
+            os.fsync(fd)
+            _name(fresh, path)
+            sync_folder(path.parent)
     finally:
-        os.close(fd)
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)
     return measure(path)
 
 
@@ -127,6 +138,8 @@ def _name(fresh: Path, path: Path) -> None:
     try:
         # Unlike a rename, a link never replaces what somebody else made meanwhile.
         path.hardlink_to(fresh)
+    except FileExistsError:
+        raise Usage(path, "exists already", "name a new file") from None
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
             raise
@@ -139,11 +152,9 @@ def open_source(device: Device, *, direct: bool) -> Iterator[Opened]:
     measured.
     """
     fd = _open(device, os.O_RDONLY, direct=direct)
-    try:
+    with _closing(device.path, fd):
         _same_as_measured(device, fd)
         yield Opened(device, fd, _alignment(device) if direct else 1, fd)
-    finally:
-        os.close(fd)
 
 
 @contextmanager
@@ -154,17 +165,13 @@ def open_target(device: Device, *, direct: bool, exclusive: bool = True) -> Iter
     """
     flags = os.O_RDWR | (os.O_EXCL if exclusive and device.is_block else 0)
     fd = _open(device, flags, direct=direct)
-    try:
+    with _closing(device.path, fd):
         _same_as_measured(device, fd)
         if exclusive:
             _lock(device, fd)
-        tail_fd = _open(device, os.O_RDWR, direct=False) if direct else os.dup(fd)
-        try:
+        tail_fd = _open(device, os.O_RDWR, direct=False)
+        with _closing(device.path, tail_fd):
             yield Opened(device, fd, _alignment(device) if direct else 1, tail_fd)
-        finally:
-            os.close(tail_fd)
-    finally:
-        os.close(fd)
 
 
 def flush(target: Opened) -> None:
@@ -172,28 +179,16 @@ def flush(target: Opened) -> None:
 
     Raises Failed: what was written since the last flush must then be taken for lost.
     """
-    try:
+    with telling(target.device.path, NOT_DURABLE):
         os.fsync(target.fd)
-    except OSError as error:
-        raise _not_durable(target, error) from error
 
 
 def make_durable(target: Opened) -> None:
     """Flush, and leave no stale page of a block device in the cache. Raises Failed."""
     flush(target)
     if target.device.is_block:
-        try:
+        with telling(target.device.path, NOT_DURABLE):
             fcntl.ioctl(target.fd, BLKFLSBUF, 0)
-        except OSError as error:
-            raise _not_durable(target, error) from error
-
-
-def _not_durable(target: Opened, error: OSError) -> Failed:
-    return Failed(
-        target.device.path,
-        f"did not make its writes durable: {error.strerror}",
-        "check the device and `dmesg`, then run the same command again",
-    )
 
 
 def forget_pages(opened: Opened) -> None:
@@ -201,20 +196,16 @@ def forget_pages(opened: Opened) -> None:
     lost.
     """
     if not opened.device.is_block:
-        os.posix_fadvise(opened.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        with telling(opened.device.path, "cannot be read afresh"):
+            os.posix_fadvise(opened.fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def read_opened(opened: Opened, offset: int, length: int) -> bytes:
     """`length` bytes from byte `offset` of a device held open, which must be inside it. Raises Failed."""
     start = offset // opened.align * opened.align
     end = -(-(offset + length) // opened.align) * opened.align
-    try:
+    with telling(opened.device.path, f"cannot be read at byte {start}"):
         return _read(opened.fd, start, end)[offset - start : offset - start + length]
-    except OSError as error:
-        path = opened.device.path
-        raise Failed(
-            path, f"cannot be read at {start}: {error.strerror}", "check the device and `dmesg`"
-        ) from error
 
 
 def read_range(path: Path, offset: int, length: int) -> bytes:
@@ -264,14 +255,8 @@ def sync_folder(folder: Path) -> None:
 def _write(target: Opened, offset: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
-        try:
+        with telling(target.device.path, f"cannot be written at byte {offset}"):
             count = os.pwrite(target.fd, rest, offset)
-        except OSError as error:
-            raise Failed(
-                target.device.path,
-                f"cannot be written at {offset}: {error.strerror}",
-                "check the device and `dmesg`",
-            ) from error
         offset += count
         rest = rest[count:]
 
@@ -316,7 +301,8 @@ def _alignment(device: Device) -> int:
 
 
 def _same_as_measured(device: Device, fd: int) -> None:
-    now = _measured(device.path, fd)
+    with telling(device.path, "cannot be measured"):
+        now = _measured(device.path, fd)
     if (now.number, now.size, now.kind) != (device.number, device.size, device.kind):
         raise Refused(
             device.path,

@@ -4,6 +4,8 @@ This is the one table of exit codes; both commands use it and `docs/runbook.md` 
 An error says three things: the thing it is about, the cause, and the way out.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 
@@ -66,3 +68,15 @@ class Interrupted(BlocksyncError):
     """Stopped by a signal at a safe point; what is true was committed, the same command resumes."""
 
     exit_code = ExitCode.INTERRUPTED
+
+
+CHECK = "check the device and `dmesg`, then run the same command again"
+
+
+@contextmanager
+def telling(thing: object, what: str, way_out: str = CHECK) -> Iterator[None]:
+    """Turn an error of the operating system into Failed: `thing` `what`, because of that error."""
+    try:
+        yield
+    except OSError as error:
+        raise Failed(thing, f"{what}: {error.strerror or error}", way_out) from error

@@ -18,7 +18,7 @@ from blocksync import devices, digests, guards, history
 from blocksync._copy import Copy, Counters, count_runs
 from blocksync.devices import Device, Opened
 from blocksync.digests import Binding, Digests, State
-from blocksync.errors import Failed, Interrupted, Refused, Usage
+from blocksync.errors import CHECK, Failed, Interrupted, Refused, Usage, telling
 from blocksync.guards import Signature
 from blocksync.hashes import XXH3, Hash
 from blocksync.interruption import Stop, stop_on_signals
@@ -129,8 +129,8 @@ def run(request: PassRequest, *, progress: Report | None = None) -> PassReport:
     or SIGTERM once what was done is committed.
     """
     started = time.monotonic()
-    plan = _prepare(request)
-    with stop_on_signals() as stop, ExitStack() as stack:
+    with telling(request.target, "failed"), stop_on_signals() as stop, ExitStack() as stack:
+        plan = _prepare(request)
         source = stack.enter_context(devices.open_source(plan.source, direct=_direct(request, plan.source)))
         target = stack.enter_context(_target(plan))
         table = _digests(plan, target)
@@ -406,9 +406,7 @@ class _Pass:
         raise self._failed(side, f"cannot be {verb} at byte {fault.offset}: {cause}")
 
     def _failed(self, side: Opened, cause: str) -> Failed:
-        return Failed(
-            side.device.path, cause, "check the device and `dmesg`, then run the same command again"
-        )
+        return Failed(side.device.path, cause, CHECK)
 
     def _commit(self, counters: Counters, *, complete: bool) -> None:
         devices.make_durable(self._target)
@@ -428,10 +426,8 @@ class _Pass:
         """Tell the digest files of other ranges of this target that these writes spared them."""
         path = history.path_of(path, self._target.device.identity)
         written = history.Written(self._stamp, stamp, self._plan.request.target_offset, self._plan.size)
-        try:
+        with telling(path, "cannot be written", "make room in its folder, then run the same command again"):
             history.append(path, written)
-        except OSError as error:
-            raise Failed(path, f"cannot be written: {error.strerror}", "make room in its folder") from error
 
     def _interrupted(self, counters: Counters) -> Interrupted:
         name = self._stop.signal.name if self._stop.signal else "a request"

@@ -15,7 +15,7 @@ from blake3 import blake3
 from blocksync import devices, guards
 from blocksync._copy import mark_differences
 from blocksync.devices import Opened
-from blocksync.errors import Failed, Interrupted, Refused
+from blocksync.errors import CHECK, Failed, Interrupted, Refused, telling
 from blocksync.extents import Extents
 from blocksync.interruption import stop_on_signals
 from blocksync.progress import Progress, Report
@@ -101,12 +101,12 @@ class _Side:
         got = 0
         while got < need:
             offset = self._base + start + got
-            try:
+            with telling(self._opened.device.path, f"cannot be read at byte {offset}"):
                 count = os.preadv(self._opened.fd, [view[got:ask]], offset)
-            except OSError as error:
-                raise self._failed(offset, error.strerror or str(error)) from error
             if count == 0:
-                raise self._failed(offset, "it ends there")
+                raise Failed(
+                    self._opened.device.path, f"cannot be read at byte {offset}: it ends there", CHECK
+                )
             got += count
         return _Chunk(view[:need], hole=False)
 
@@ -118,11 +118,6 @@ class _Side:
         except OSError as error:
             # No data from there on; any other answer means that the file system cannot tell.
             return error.errno == errno.ENXIO and offset + length <= os.fstat(self._opened.fd).st_size
-
-    def _failed(self, offset: int, cause: str) -> Failed:
-        return Failed(
-            self._opened.device.path, f"cannot be read at byte {offset}: {cause}", "check it and `dmesg`"
-        )
 
 
 class _Roots:
