@@ -1,0 +1,55 @@
+"""Where a device is: `/dev/vg0/root` here, `ssh://[user@]host[:port]/dev/vg0/root` on another host."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from blocksync.errors import Usage
+from blocksync.transports.hosts import Host
+
+SCHEME = "ssh"
+WAY_OUT = "write ssh://[user@]host[:port]/path, or a path on this machine"
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A path on a host; `host` None is this machine."""
+
+    host: Host | None
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path) if self.host is None else f"{SCHEME}://{self.host}{self.path}"
+
+
+def parse(text: str) -> Location:
+    """The location that a person wrote. Raises Usage."""
+    if any(character in text for character in "\0\r\n"):
+        raise Usage(repr(text), "has a NUL or a line's end in it", WAY_OUT)
+    if not text.startswith(f"{SCHEME}:"):
+        return Location(None, Path(text))
+    if not text.startswith(f"{SCHEME}://"):
+        raise Usage(text, "is no location", WAY_OUT)
+    # As it stands: '?' and '#' may be in a path.
+    authority, slash, path = text.removeprefix(f"{SCHEME}://").partition("/")
+    if not path:
+        raise Usage(text, "names no path on the host", WAY_OUT)
+    return Location(_host(text, authority), Path(slash + path))
+
+
+def _host(text: str, authority: str) -> Host:
+    user, at, place = authority.rpartition("@")
+    name, port = _name_and_port(text, place)
+    return Host(user if at else None, name, port)
+
+
+def _name_and_port(text: str, place: str) -> tuple[str, int | None]:
+    if place.startswith("["):
+        name, closed, rest = place[1:].partition("]")
+        if not closed or (rest and not rest.startswith(":")):
+            raise Usage(text, "has no address between its brackets", WAY_OUT)
+        colon, port = rest[:1], rest[1:]
+    else:
+        name, colon, port = place.partition(":")
+    if colon and not (port.isascii() and port.isdigit() and len(port) <= 5):
+        raise Usage(text, f"has {port!r} for a port", WAY_OUT)
+    return name, int(port) if colon else None

@@ -1,0 +1,50 @@
+"""Where a device is: paths and URLs, the unsafe ones refused."""
+
+from pathlib import Path
+
+import pytest
+
+from blocksync.errors import Usage
+from blocksync.locations import Location, parse
+from blocksync.transports.hosts import Host
+
+
+@pytest.mark.parametrize(
+    ("text", "location"),
+    [
+        ("/dev/vg0/root", Location(Path("/dev/vg0/root"))),
+        ("disk.raw", Location(Path("disk.raw"))),
+        ("ssh://xenhost/dev/vg0/root", Location(Path("/dev/vg0/root"), Host(None, "xenhost"))),
+        ("ssh://root@XenHost:2222/dev/a", Location(Path("/dev/a"), Host("root", "XenHost", 2222))),
+        ("ssh://[::1]:22/dev/a", Location(Path("/dev/a"), Host(None, "::1", 22))),
+        ("ssh://h/dev/a%20b", Location(Path("/dev/a b"), Host(None, "h"))),
+    ],
+)
+def test_a_location_is_read_and_written(text, location):
+    assert parse(text) == location
+    assert parse(str(location)) == location or "%20" in text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ssh://",
+        "ssh://host",
+        "ssh://host/",
+        "ssh:///dev/a",
+        "ssh://-oProxyCommand=x/dev/a",
+        "ssh://root@-h/dev/a",
+        "ssh://host:0/dev/a",
+        "ssh://host:99999/dev/a",
+        "ssh://host:x/dev/a",
+        "ssh://root:secret@host/dev/a",
+        "ssh://ho\nst/dev/a",
+        "ssh://host/dev/a\0b",
+        "ssh://host/dev/a%0Ab" + "\r",
+        "ssh://ho$(x)st/dev/a",
+        "/dev/a\0b",
+    ],
+)
+def test_an_unsafe_or_incomplete_location_is_refused(text):
+    with pytest.raises(Usage):
+        parse(text)
