@@ -1,6 +1,8 @@
-"""One forkserver for all proofs."""
+"""One forkserver for all proofs, and a place where flushing costs nothing."""
 
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from forked import Engine, build_interposer
@@ -12,3 +14,21 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     started = Engine(build_interposer(tmp_path_factory.mktemp("interpose")))
     yield started
     started.close()
+
+
+@pytest.fixture(scope="session")
+def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in memory: what a flush means is modelled in write_log.py, so no disk has to be waited for."""
+    folder = tmp_path_factory.mktemp("memory")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512m", "proofs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.fixture
+def workplace(memory: Path) -> Iterator[Path]:
+    """An empty folder in memory."""
+    folder = memory / "work"
+    folder.mkdir()
+    yield folder
+    subprocess.run(["rm", "-r", folder], check=True)

@@ -93,9 +93,11 @@ class Engine:
         log: Path | None = None,
         kill_after: float | None = None,
         constants: dict[str, object] | None = None,
+        stamp: str = "",
     ) -> Ended:
         """Run `blocksync ARGV` to its end. `watch` gives paths their roles, one letter each: the first
-        match wins, and a path that ends in "/" stands for what is below it.
+        match wins, and a path that ends in "/" stands for what is below it. `stamp` names what stands in for
+        the target's stamp (see forkserver.py).
         """
         job = {
             "argv": [str(word) for word in argv],
@@ -104,6 +106,7 @@ class Engine:
             "log": log and str(log),
             "kill_after": kill_after,
             "constants": SMALL if constants is None else constants,
+            "stamp": stamp,
         }
         assert self._server.stdin is not None
         assert self._server.stdout is not None

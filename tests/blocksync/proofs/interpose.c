@@ -30,6 +30,7 @@ static int log_fd = -1;
 static struct { char call[20], role; long nth, times; enum action action; long value; } rule;
 static long matches;
 static int signalled;
+static __thread int paused;
 static pthread_mutex_t counting = PTHREAD_MUTEX_INITIALIZER;
 static pthread_mutex_t logging = PTHREAD_MUTEX_INITIALIZER;
 
@@ -60,14 +61,15 @@ void interpose_rule(const char *call, char role, long nth, long times, int actio
     rule.action = action;
 }
 
-long interpose_matches(void)
+/* While paused, nothing that this thread does is watched. */
+void interpose_pause(int pause)
 {
-    return matches;
+    paused = pause;
 }
 
 static char role_of_path(const char *path)
 {
-    for (int i = 0; i < watches; i++) {
+    for (int i = 0; i < watches && !paused; i++) {
         size_t length = watched[i].length;
         int below = watched[i].path[length - 1] == '/';
         if (below ? strncmp(path, watched[i].path, length) == 0 : strcmp(path, watched[i].path) == 0)
@@ -80,7 +82,7 @@ static char role_of(int fd)
 {
     char link[40], path[PATH_MAX];
     ssize_t length;
-    if (watches == 0)
+    if (watches == 0 || paused)
         return 0;
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     length = readlink(link, path, sizeof path - 1);
@@ -419,6 +421,24 @@ int renameat(int from_folder, const char *from, int to_folder, const char *to)
     if (role == 0)
         return real(from_folder, from, to_folder, to);
     AROUND("rename", role, -1, 0, 0, names, both(names, from, to), real(from_folder, from, to_folder, to));
+}
+
+int link(const char *from, const char *to)
+{
+    REAL(link);
+    char role = role_of_path(to), names[2 * PATH_MAX];
+    if (role == 0)
+        return real(from, to);
+    AROUND("link", role, -1, 0, 0, names, both(names, from, to), real(from, to));
+}
+
+int linkat(int from_folder, const char *from, int to_folder, const char *to, int flags)
+{
+    REAL(linkat);
+    char role = role_of_path(to), names[2 * PATH_MAX];
+    if (role == 0)
+        return real(from_folder, from, to_folder, to, flags);
+    AROUND("link", role, -1, 0, 0, names, both(names, from, to), real(from_folder, from, to_folder, to, flags));
 }
 
 int unlink(const char *path)

@@ -46,7 +46,7 @@ class SyncJob:
         surround = random.randbytes(offset), random.randbytes(after)
         backing = folder / "target.img"
         (folder / "state").mkdir(parents=True, exist_ok=True)
-        backing.write_bytes(surround[0] + pattern(random, size) + surround[1])
+        backing.write_bytes(surround[0] + random.randbytes(size) + surround[1])
         job = cls(
             folder=folder,
             target=attach(backing),
@@ -72,15 +72,21 @@ class SyncJob:
 
     @property
     def watch(self) -> list[tuple[str, str]]:
-        """Roles for the interposer: Source, Target, its Parent, Digest file, its Folder, a New one."""
-        state = str(self.digests.parent)
+        """Roles for the interposer.
+
+        Source, Target and what is Made beside it, their Parent; Digest file, a New one and the History beside
+        it, their Folder.
+        """
+        state = self.digests.parent
         paths = (
             ("S", self.source),
             ("T", self.target),
             ("P", self.folder),
             ("D", self.digests),
+            ("N", state / f".{self.digests.name}.new"),
             ("F", state),
-            ("N", f"{state}/"),
+            ("H", f"{state}/"),
+            ("M", f"{self.folder}/"),
         )
         return [(role, str(path)) for role, path in paths]
 
@@ -107,6 +113,24 @@ class SyncJob:
         """Make the target hold these bytes; it stays the same file, by which digest files know it."""
         self.held()
         rewrite(self.backing, target)
+
+    def files(self) -> dict[Path, bytes]:
+        """The target and whatever is in the folder of the digest file, as they are now."""
+        paths = [self.backing, *sorted(self.digests.parent.iterdir())]
+        return {path: path.read_bytes() for path in paths if path.exists()}
+
+    def put_back(self, files: dict[Path, bytes]) -> None:
+        """Make the files what `files()` said once, or what a crash left of them."""
+        for path in self.digests.parent.iterdir():
+            path.unlink()
+        if self.backing in files:
+            self.backing.touch()
+            self.put(files[self.backing])
+        else:
+            self.backing.unlink(missing_ok=True)
+        for path, content in files.items():
+            if path != self.backing:
+                path.write_bytes(content)
 
     def expected(self) -> bytes:
         """The target as a successful pass leaves it."""

@@ -8,6 +8,7 @@ once its folder was flushed; until then the names may be as they were before any
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from errno import EINTR
 from os import O_CREAT, O_TRUNC
 from pathlib import Path
 from random import Random
@@ -135,6 +136,9 @@ class Disk:
             self._change(event)
 
     def _flush(self, event: Event) -> None:
+        if event.errno == EINTR:
+            # Interrupted, not failed: what was to be flushed is still to be flushed.
+            return
         acknowledged = event.result >= 0
         if folder := self._folders.get(event.inode):
             flushed = [move for move in self._moves if str(Path(move.path).parent) == folder and acknowledged]
@@ -159,6 +163,9 @@ class Disk:
             case "rename":
                 old, new = text.split("\0")
                 self._moves.append(_Move(new, self._now[old], old))
+            case "link":
+                old, new = text.split("\0")
+                self._moves.append(_Move(new, self._now[old]))
             case "unlink":
                 self._moves.append(_Move(text, None))
 
