@@ -136,7 +136,29 @@ def tune(values: Values) -> ExitCode:
     return ExitCode.DONE
 
 
-BODIES: dict[str, Callable[[Values], ExitCode]] = {"sync": sync, "verify": verify, "tune": tune}
+def changed(values: Values) -> ExitCode:
+    """`blocksync changed`"""
+    from blocksync.changes import local  # noqa: PLC0415
+
+    found = local.changed(
+        _path(values, "volume"),
+        snapshot=None if values["since"] is None else str(values["since"]),
+        only=None if values["only"] is None else _path(values, "only"),
+    )
+    if values["json"]:
+        _print_json(found.as_fields())
+    else:
+        print(f"note: {found.why}", file=sys.stderr)
+        print(found.extents.to_text(), end="")
+    return ExitCode.DONE
+
+
+BODIES: dict[str, Callable[[Values], ExitCode]] = {
+    "sync": sync,
+    "verify": verify,
+    "tune": tune,
+    "changed": changed,
+}
 
 
 def summary(report: "PassReport") -> str:

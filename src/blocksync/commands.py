@@ -187,7 +187,23 @@ TUNE = Command(
     ),
 )
 
-COMMANDS = (SYNC, VERIFY, TUNE)
+CHANGED = Command(
+    "changed",
+    "Print the extents of a volume that may have changed, as an extents file for --only.",
+    (Argument("volume", "Device or image file that is to be copied; a logical volume for --since."),),
+    (
+        Option(
+            name="since",
+            metavar="SNAPSHOT",
+            help="An LVM snapshot of the volume, thick or thin: what was written since it was made. "
+            "Where its list is lost, the whole volume is printed.",
+        ),
+        Option(name="only", metavar="EXTENTS", help="Another extents file, brought into order."),
+        JSON,
+    ),
+)
+
+COMMANDS = (SYNC, VERIFY, TUNE, CHANGED)
 
 
 def read(words: list[str]) -> tuple[Command, Values] | None:
