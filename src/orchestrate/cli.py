@@ -10,11 +10,13 @@ from typing import Annotated
 import typer
 
 import blocksync.cli
-from blocksync import progress
+from blocksync import locations, progress
 from blocksync.errors import Interrupted, Usage
-from orchestrate import job, show
+from blocksync.sizes import parse_size
+from orchestrate import job, show, source
 from orchestrate.layout.table import TableKind
 from orchestrate.plan import file as plan_file
+from orchestrate.source import Reach
 from orchestrate.stopwatch import Stopwatch
 
 app = typer.Typer(
@@ -37,6 +39,15 @@ Override = Annotated[
     typer.Option("--override", help="Pass the guard of this name. Repeatable.", metavar="GUARD"),
 ]
 Accel = Annotated[str, typer.Option("--accel", help="auto, kvm or tcg; XEN2KVM_ACCEL wins over it.")]
+Transport = Annotated[
+    str, typer.Option("--transport", help="How a far Xen host is reached: auto, openssh, paramiko or tls.")
+]
+Fingerprint = Annotated[
+    str | None,
+    typer.Option(
+        "--host-key-fingerprint", help="SHA256:... of the far host's key, where known_hosts lacks it."
+    ),
+]
 Again = Annotated[
     bool, typer.Option("--again", help="Go back to passes after a cutover, re-reading the target.")
 ]
@@ -44,7 +55,13 @@ Again = Annotated[
 
 @app.command()
 def plan(
-    config: Annotated[Path, typer.Argument(help="The guest's xm or xl configuration.", metavar="GUEST.cfg")],
+    config: Annotated[
+        str,
+        typer.Argument(
+            help="The guest's xm or xl configuration: a file here, or ssh://[user@]host[:port]/etc/xen/GUEST.cfg.",
+            metavar="GUEST.cfg",
+        ),
+    ],
     *,
     disk: Annotated[Path, typer.Option("--disk", help="The target: a block device, or a file to be made.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The plan to write.")],
@@ -65,6 +82,8 @@ def plan(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing plan.")] = False,
     override: Override = None,
+    transport: Transport = "auto",
+    host_key_fingerprint: Fingerprint = None,
     json: Json = False,
     no_color: NoColor = False,
 ) -> None:
@@ -74,12 +93,13 @@ def plan(
     if output.exists() and not force:
         raise Usage(output, "exists already", "name another -o, or replace it with --force")
     request = step.PlanRequest(
-        config=config,
+        config=locations.parse(config),
         disk=disk,
         mapped=dict(_mapping(pair) for pair in volume or ()),
         table=table,
         first_sector=first_sector,
         root=root,
+        reach=Reach(transport=transport, host_key_fingerprint=host_key_fingerprint),
         overrides=frozenset(override or ()),
     )
     planned = step.run(request)
@@ -105,7 +125,12 @@ def sync(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what a pass would write, and write nothing.")
     ] = False,
+    bwlimit: Annotated[
+        str | None, typer.Option("--bwlimit", help="Bytes a second at most, such as 40MiB.", metavar="RATE")
+    ] = None,
     override: Override = None,
+    transport: Transport = "auto",
+    host_key_fingerprint: Fingerprint = None,
     json: Json = False,
     log_json: LogJson = False,
     no_color: NoColor = False,
@@ -113,12 +138,19 @@ def sync(
     """Make a pass: copy what changed on the guest's volumes into their partitions on the target."""
     from orchestrate.steps import sync as step  # noqa: PLC0415
 
-    request = step.SyncRequest(again=again, dry_run=dry_run, overrides=frozenset(override or ()))
+    request = step.SyncRequest(
+        again=again,
+        dry_run=dry_run,
+        bytes_per_second=parse_size(bwlimit) if bwlimit else None,
+        overrides=frozenset(override or ()),
+    )
+    reach = Reach(transport=transport, host_key_fingerprint=host_key_fingerprint)
     with (
         job.opened(plan_file.load(plan), job_dir) as opened,
+        source.opened(opened.plan.xen_host, reach) as volumes,
         progress.display(json_lines=log_json, color=_color(no_color)) as display,
     ):
-        report = step.run(opened, request, display.task)
+        report = step.run(opened, volumes, request, display.task)
     show.sync(report, dry_run=dry_run, as_json=json, color=_color(no_color))
 
 
@@ -159,6 +191,8 @@ def cutover(
     again: Again = False,
     accel: Accel = "auto",
     override: Override = None,
+    transport: Transport = "auto",
+    host_key_fingerprint: Fingerprint = None,
     json: Json = False,
     log_json: LogJson = False,
     no_color: NoColor = False,
@@ -176,11 +210,13 @@ def cutover(
         accelerator=accel,
         overrides=frozenset(override or ()),
     )
+    reach = Reach(transport=transport, host_key_fingerprint=host_key_fingerprint)
     with (
         job.opened(plan_file.load(plan), job_dir) as opened,
+        source.opened(opened.plan.xen_host, reach) as volumes,
         progress.display(json_lines=log_json, color=_color(no_color)) as display,
     ):
-        report = step.run(opened, request, display.task, _stopwatch(color=_color(no_color)))
+        report = step.run(opened, volumes, request, display.task, _stopwatch(color=_color(no_color)))
     show.cutover(report, opened.plan.guest.name, as_json=json, color=_color(no_color))
 
 

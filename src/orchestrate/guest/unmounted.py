@@ -1,8 +1,8 @@
 """A guest's files read from its volumes without mounting them.
 
-GRUB's own file system code reads them (`grub-fstest`): in user space, never writing, replaying no journal; what
-it cannot find, GRUB could not boot either. A Xen host that lacks it has `debugfs`, which knows ext2 to ext4. A
-guest that runs may be in the middle of a change: this is for planning, not for copying.
+GRUB's own file system code reads them (`grub-fstest`): in user space, never writing, replaying no journal;
+what it cannot find, GRUB could not boot either. A Xen host that lacks it has `debugfs`, which knows ext2 to
+ext4. A guest that runs may be in the middle of a change: this is for planning, not for copying.
 """
 
 import posixpath

@@ -54,6 +54,7 @@ class Wishes:
     """What the operator asked of the layout. `disk_size` is that of a target that exists."""
 
     disk: str
+    xen_host: str | None = None
     disk_size: int | None = None
     table: TableKind | None = None
     first_sector: int = 2048
@@ -129,6 +130,7 @@ def compose(
     nics, warnings = _nics(xen)
     plan = Plan(
         format=FORMAT,
+        xen_host=wishes.xen_host,
         guest=_guest(xen),
         disk=_disk(layout.table, wishes.disk),
         boot=Boot(root=root, arguments=(), kernels=tuple(kernel.version for kernel in usable_kernels)),

@@ -11,6 +11,7 @@ import tomlkit
 from tomlkit import TOMLDocument
 from tomlkit.items import Table
 
+from blocksync import locations
 from blocksync.errors import Failed, Usage
 from orchestrate.guest import fixup
 from orchestrate.layout import table as layout
@@ -136,6 +137,8 @@ def _check(plan: Plan, thing: object) -> None:
     for choice in plan.fixup:
         if choice.name not in known:
             raise Usage(thing, f"fixup: {choice.name!r} is not one of {', '.join(known)}", _MAKE_AGAIN)
+    if plan.xen_host is not None:
+        locations.parse(f"ssh://{plan.xen_host}{plan.root.path}")
     layout.check(table(plan), thing)
 
 
@@ -176,7 +179,7 @@ def _check_volumes(plan: Plan, thing: object) -> None:
             )
         if volume.action is Action.RECREATE and volume.filesystem != "swap":
             raise Usage(thing, f"volume {volume.device}: only swap can be recreated", _MAKE_AGAIN)
-        if volume.path == plan.disk.path:
+        if volume.path == plan.disk.path and plan.xen_host is None:
             raise Usage(thing, f"volume {volume.device}: is the target itself", _MAKE_AGAIN)
     if plan.root.action is not Action.COPY:
         raise Usage(thing, "boot.root: the root volume has to be copied", _MAKE_AGAIN)

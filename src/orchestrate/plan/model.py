@@ -104,9 +104,10 @@ class FixupChoice(_Strict, frozen=True, kw_only=True):
 
 
 class Plan(_Strict, frozen=True, kw_only=True):
-    """One guest's way from Xen to KVM."""
+    """One guest's way from Xen to KVM. `xen_host` ([user@]host[:port]) has the volumes, if not this one."""
 
     format: int
+    xen_host: str | None = None
     guest: Guest
     disk: Disk
     boot: Boot

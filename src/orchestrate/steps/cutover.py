@@ -9,7 +9,6 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from blocksync import verify
 from blocksync.errors import Differences, Refused
 from orchestrate.job import Job, Phase
 from orchestrate.kvm import accel
@@ -17,6 +16,7 @@ from orchestrate.kvm.domain import DomainSpec, Nic, domain_xml
 from orchestrate.kvm.libvirt import Libvirt
 from orchestrate.plan.file import write
 from orchestrate.plan.model import Plan, Volume
+from orchestrate.source import Source
 from orchestrate.steps import sync
 from orchestrate.steps.finishing import finish
 from orchestrate.steps.sync import SyncReport, SyncRequest, Tasks
@@ -45,7 +45,7 @@ class CutoverReport:
     started: bool
 
 
-def run(job: Job, request: CutoverRequest, tasks: Tasks, watch: Stopwatch) -> CutoverReport:
+def run(job: Job, source: Source, request: CutoverRequest, tasks: Tasks, watch: Stopwatch) -> CutoverReport:
     """Cut over; the target is durable and the domain's XML written when this returns.
 
     Raises `Differences` if the target is not equal to the volumes after the last pass.
@@ -55,9 +55,9 @@ def run(job: Job, request: CutoverRequest, tasks: Tasks, watch: Stopwatch) -> Cu
         job.require_passes("cutover")
     libvirt = _ready_libvirt(plan) if request.start else None
     with watch.step("last pass"):
-        last = sync.run(job, SyncRequest(again=request.again, overrides=request.overrides), tasks)
+        last = sync.run(job, source, SyncRequest(again=request.again, overrides=request.overrides), tasks)
     with watch.step("verify"):
-        roots = {volume.device: _verified(plan, volume, tasks) for volume in plan.copied}
+        roots = {volume.device: _verified(plan, source, volume, tasks) for volume in plan.copied}
     domain = domain_xml_of(plan, request.accelerator)
     _enter(job, Phase.FINISHING)
     # From here on nothing that was noted about the target's bytes is true.
@@ -76,14 +76,10 @@ def _enter(job: Job, phase: Phase) -> None:
     job.remember(replace(job.state(), phase=phase))
 
 
-def _verified(plan: Plan, volume: Volume, tasks: Tasks) -> str:
+def _verified(plan: Plan, source: Source, volume: Volume, tasks: Tasks) -> str:
     """The BLAKE3 root hash that the volume and its partition share."""
-    comparison = verify.compare(
-        Path(volume.path),
-        plan.target,
-        target_offset=volume.partition.offset,
-        size=volume.size,
-        progress=tasks(volume.device),
+    comparison = source.compare(
+        Path(volume.path), plan.target, volume.partition.offset, volume.size, tasks(volume.device)
     )
     if comparison.source_root != comparison.target_root:
         raise Differences(

@@ -7,24 +7,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from blocksync.errors import Refused, Usage
-from orchestrate import volumes
+from blocksync.locations import Location
+from orchestrate import source, volumes
 from orchestrate.guest.unmounted import Unmounted
 from orchestrate.hosts import Host, ThisHost
 from orchestrate.layout.table import TableKind
 from orchestrate.plan.compose import Found, Wishes, compose, mountpoints, refuse_unfit, root_device
 from orchestrate.plan.model import Plan
+from orchestrate.source import Reach
 from orchestrate.xen.disks import Disk
-from orchestrate.xen.guest import XenGuest, read_guest
+from orchestrate.xen.guest import XenGuest, parse_guest, read_guest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRequest:
-    """The command's input. `mapped` gives the path on this machine of a configured device."""
+    """The command's input. `mapped` gives the path of a configured device where it has another one.
 
-    config: Path
+    With a host in `config`, the configuration and the volumes are on that host.
+    """
+
+    config: Location
     disk: Path
     mapped: Mapping[str, Path]
-    host: Host = field(default_factory=ThisHost)
+    reach: Reach = field(default_factory=Reach)
     table: TableKind | None = None
     first_sector: int = 2048
     root: str | None = None
@@ -41,20 +46,37 @@ class Planned:
 
 def run(request: PlanRequest) -> Planned:
     """Make the plan; raises `Usage` or `Refused` for what cannot be migrated."""
-    xen = read_guest(request.config)
+    far = request.config.host
+    with source.opened(None if far is None else str(far), request.reach) as volumes_at:
+        return _planned(request, volumes_at.host)
+
+
+def _planned(request: PlanRequest, host: Host) -> Planned:
+    xen = _read_config(request.config, host)
     _refuse_unknown_mappings(request, xen)
-    found = [_find(request.host, disk, request.mapped) for disk in xen.disks]
+    found = [_find(host, disk, request.mapped, request.config) for disk in xen.disks]
     refuse_unfit(found, request.overrides)
     root = _root(request, xen, found)
+    far = request.config.host
     wishes = Wishes(
         disk=str(request.disk.absolute()),
-        disk_size=_target_size(request.disk, found),
+        xen_host=None if far is None else str(far),
+        disk_size=_target_size(request.disk, found if far is None else []),
         table=request.table,
         first_sector=request.first_sector,
         overrides=request.overrides,
     )
-    plan, warnings = compose(xen, found, wishes, root=root, reading=_reading(request.host, found, root))
+    plan, warnings = compose(xen, found, wishes, root=root, reading=_reading(host, found, root))
     return Planned(plan, warnings)
+
+
+def _read_config(config: Location, host: Host) -> XenGuest:
+    if config.host is None:
+        return read_guest(config.path)
+    told = host.run(["cat", "--", str(config.path)])
+    if told.status:
+        raise Usage(config, f"cannot be read: {told.complaint}", "give the path that it has on that host")
+    return parse_guest(told.output, str(config))
 
 
 def _refuse_unknown_mappings(request: PlanRequest, xen: XenGuest) -> None:
@@ -66,7 +88,7 @@ def _refuse_unknown_mappings(request: PlanRequest, xen: XenGuest) -> None:
             )
 
 
-def _find(host: Host, disk: Disk, mapped: Mapping[str, Path]) -> Found:
+def _find(host: Host, disk: Disk, mapped: Mapping[str, Path], config: Location) -> Found:
     if disk.format != "raw":
         raise Refused(
             f"{disk.place}: {disk.target}",
@@ -79,7 +101,7 @@ def _find(host: Host, disk: Disk, mapped: Mapping[str, Path]) -> Found:
     return Found(
         device=disk.vdev,
         source=disk.target,
-        path=str(path.absolute()),
+        path=str(path if config.host else path.absolute()),
         size=size,
         signature=volumes.probe(host, path),
     )

@@ -9,17 +9,18 @@ from uuid import UUID, uuid5
 
 from msgspec.structs import replace
 
-from blocksync import devices, passes
+from blocksync import devices
 from blocksync.errors import Failed, Refused, Usage
 from blocksync.passes import PassReport, PassRequest
 from blocksync.progress import Report
 from orchestrate import volumes
-from orchestrate.hosts import ThisHost
+from orchestrate.hosts import Host, ThisHost
 from orchestrate.job import Job, Phase
 from orchestrate.layout import presence
 from orchestrate.layout.presence import Presence
 from orchestrate.plan.compose import UNKNOWN
 from orchestrate.plan.model import Plan, Volume, table
+from orchestrate.source import Source
 
 Tasks = Callable[[str], Report]
 """Gives each volume's pass something to report its progress to, by name."""
@@ -30,10 +31,11 @@ HERE = ThisHost()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncRequest:
-    """How a pass is made. `again` goes back to passes after a cutover."""
+    """How a pass is made. `again` goes back to passes after a cutover, `bytes_per_second` is a bound."""
 
     again: bool = False
     dry_run: bool = False
+    bytes_per_second: int | None = None
     overrides: frozenset[str] = frozenset()
 
 
@@ -58,24 +60,24 @@ class SyncReport:
         return sum(getattr(one.report, field) for one in self.passes)
 
 
-def run(job: Job, request: SyncRequest, tasks: Tasks) -> SyncReport:
+def run(job: Job, source: Source, request: SyncRequest, tasks: Tasks) -> SyncReport:
     """Make a pass; what changed on the target is durable when this returns."""
     state = job.state() if request.again else job.require_passes("sync")
-    refuse_drift(job.plan)
+    refuse_drift(job.plan, source.host)
     if state.phase is not Phase.PASSES:
         # The target was written by a guest or by fix-ups: believe nothing that was noted about it.
         job.forget_digests()
-    report = copy(job, request, tasks)
+    report = _copy(job, source, request, tasks)
     if not request.dry_run:
         job.remember(replace(state, phase=Phase.PASSES, passes=state.passes + 1))
     return report
 
 
-def refuse_drift(plan: Plan) -> None:
+def refuse_drift(plan: Plan, host: Host) -> None:
     """Raise if a volume is no longer what the plan approved: missing, resized, or another file system."""
     for volume in plan.volume:
         path = Path(volume.path)
-        size = volumes.size(HERE, path)
+        size = volumes.size(host, path)
         if size != volume.size:
             raise Refused(
                 path,
@@ -83,7 +85,7 @@ def refuse_drift(plan: Plan) -> None:
                 "make the plan again with `xen2kvm plan`",
                 guard="plan-drift",
             )
-        found = volumes.probe(HERE, path)
+        found = volumes.probe(host, path)
         there = (found.filesystem or UNKNOWN, found.uuid)
         planned = (volume.filesystem, volume.uuid)
         if there != planned:
@@ -99,7 +101,7 @@ def _words(identity: tuple[str | None, ...]) -> str:
     return " ".join(part for part in identity if part)
 
 
-def copy(job: Job, request: SyncRequest, tasks: Tasks) -> SyncReport:
+def _copy(job: Job, source: Source, request: SyncRequest, tasks: Tasks) -> SyncReport:
     """Table, swap and volumes, in this order, onto the target.
 
     The volumes come last: a write that is no pass makes the engine compare the whole target once.
@@ -107,12 +109,12 @@ def copy(job: Job, request: SyncRequest, tasks: Tasks) -> SyncReport:
     plan = job.plan
     table_written = _bring_table(plan, request)
     made = tuple(volume.device for volume in plan.recreated if _bring_swap(plan, volume, request))
-    done = tuple(VolumePass(volume, _pass(job, volume, request, tasks)) for volume in plan.copied)
+    done = tuple(VolumePass(volume, _pass(job, source, volume, request, tasks)) for volume in plan.copied)
     return SyncReport(done, table_written, made)
 
 
-def _pass(job: Job, volume: Volume, request: SyncRequest, tasks: Tasks) -> PassReport:
-    return passes.run(
+def _pass(job: Job, source: Source, volume: Volume, request: SyncRequest, tasks: Tasks) -> PassReport:
+    return source.copy(
         PassRequest(
             source=Path(volume.path),
             target=job.plan.target,
@@ -120,9 +122,10 @@ def _pass(job: Job, volume: Volume, request: SyncRequest, tasks: Tasks) -> PassR
             size=volume.size,
             digests=job.digests(volume),
             dry_run=request.dry_run,
+            bytes_per_second=request.bytes_per_second,
             overrides=request.overrides,
         ),
-        progress=tasks(volume.device),
+        tasks(volume.device),
     )
 
 

@@ -5,7 +5,7 @@ import re
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from blocksync.errors import Usage
 from orchestrate.xen import config, xl_listing, xm_listing
@@ -35,7 +35,7 @@ class XenGuest:
     """
 
     name: str
-    source: Path
+    source: str
     kind: str
     uuid: str | None
     memory_mib: int
@@ -62,11 +62,16 @@ def read_guest(path: Path) -> XenGuest:
     Executes nothing. Raises `Usage` about the file when it is missing, no regular file, unreadable, binary or
     larger than 1 MiB, and about `path:line:column` when what it says is wrong or is no paravirtual guest.
     """
-    text, warnings = _read_text(path)
-    return describe(_notation(text)(text, str(path)), path, warnings)
+    return parse_guest(_read_bytes(path), str(path))
 
 
-def describe(settings: Settings, source: Path, warnings: tuple[str, ...] = ()) -> XenGuest:
+def parse_guest(content: bytes, source: str) -> XenGuest:
+    """As `read_guest`, of a file's content; `source` names it in errors and warnings."""
+    text, warnings = _text(content, source)
+    return describe(_notation(text)(text, source), source, warnings)
+
+
+def describe(settings: Settings, source: str, warnings: tuple[str, ...] = ()) -> XenGuest:
     """The guest that `settings` (in the names of xl.cfg(5)) amount to; `warnings` come before its own.
 
     Raises `Usage` for values that are wrong, no disk, a virtual device that is given twice, an HVM guest.
@@ -110,16 +115,15 @@ def describe(settings: Settings, source: Path, warnings: tuple[str, ...] = ()) -
     )
 
 
-def _read_text(path: Path) -> tuple[str, tuple[str, ...]]:
-    content = _read_bytes(path)
+def _text(content: bytes, source: str) -> tuple[str, tuple[str, ...]]:
     if len(content) > MAX_FILE_BYTES:
-        raise Usage(path, f"larger than {MAX_FILE_BYTES} bytes: this is no guest's configuration", HAND_IN)
+        raise Usage(source, f"larger than {MAX_FILE_BYTES} bytes: this is no guest's configuration", HAND_IN)
     if b"\0" in content:
-        raise Usage(path, "binary: this is no guest's configuration", HAND_IN)
+        raise Usage(source, "binary: this is no guest's configuration", HAND_IN)
     try:
         return content.decode("utf-8-sig"), ()
     except UnicodeDecodeError:
-        return content.decode("latin-1"), (f"{path}: not UTF-8; read as Latin-1",)
+        return content.decode("latin-1"), (f"{source}: not UTF-8; read as Latin-1",)
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -158,10 +162,11 @@ def _kind(settings: Settings) -> str:
     return "pv"
 
 
-def _name(settings: Settings, source: Path) -> tuple[str, tuple[str, ...]]:
+def _name(settings: Settings, source: str) -> tuple[str, tuple[str, ...]]:
     name = settings.text("name")
     if name is None:
-        return source.stem, (f"{source}: no name is set; the guest is called {source.stem} after the file",)
+        stem = PurePosixPath(source).stem
+        return stem, (f"{source}: no name is set; the guest is called {stem} after the file",)
     if _UNFIT_FOR_A_NAME.search(name) or name in (".", ".."):
         raise settings.values["name"].place.wrong(
             f"{name[:40]!r} cannot name a guest", "take out `/` and the like"

@@ -78,7 +78,7 @@ TEXTS = st.text(max_size=200) | st.lists(PIECES, max_size=60).map("".join)
 
 def described(read: object, text: str) -> None:
     try:
-        describe(read(text, "g"), Path("g.cfg"))  # type: ignore[operator]
+        describe(read(text, "g"), "g.cfg")  # type: ignore[operator]
     except Usage as error:
         assert error.thing.startswith("g")
         assert error.cause

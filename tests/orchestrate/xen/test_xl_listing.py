@@ -25,7 +25,7 @@ def config(**built: object) -> dict[str, object]:
     ],
 )
 def test_all_shapes_hold_the_same_guest(shape: object) -> None:
-    guest = describe(parse(json.dumps(shape), "g.json"), Path("g.json"))
+    guest = describe(parse(json.dumps(shape), "g.json"), "g.json")
     assert (guest.name, guest.memory_mib, guest.disks[0].target) == ("a", 64, "/dev/vg/x")
 
 
@@ -38,7 +38,7 @@ def test_all_shapes_hold_the_same_guest(shape: object) -> None:
     ],
 )
 def test_the_kernel_is_found_where_each_version_keeps_it(built: dict[str, object]) -> None:
-    guest = describe(parse(json.dumps(config(**built)), "g.json"), Path("g.json"))
+    guest = describe(parse(json.dumps(config(**built)), "g.json"), "g.json")
     assert (guest.kernel, guest.root) == ("/k", "/dev/xvda1")
 
 
@@ -46,7 +46,7 @@ def test_what_is_left_out_has_its_default() -> None:
     text = json.dumps(
         config(localtime="<default>") | {"disks": [{"pdev_path": "/dev/vg/x", "vdev": "xvda1"}]}
     )
-    guest = describe(parse(text, "g.json"), Path("g.json"))
+    guest = describe(parse(text, "g.json"), "g.json")
     assert guest.disks[0].readonly
     assert guest.disks[0].format == "raw"
     assert (guest.localtime, guest.on_poweroff, guest.vcpus) == (False, "destroy", 1)
@@ -55,7 +55,7 @@ def test_what_is_left_out_has_its_default() -> None:
 def test_an_hvm_guest_is_refused() -> None:
     text = json.dumps(config() | {"c_info": {"type": "hvm", "name": "a"}})
     with pytest.raises(Usage, match="HVM"):
-        describe(parse(text, "g.json"), Path("g.json"))
+        describe(parse(text, "g.json"), "g.json")
 
 
 @pytest.mark.parametrize(

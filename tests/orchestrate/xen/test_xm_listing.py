@@ -15,7 +15,7 @@ def test_arguments_that_xend_joined_with_the_root_are_read() -> None:
     text = (
         f"(domain (name a) (memory 64) (image (linux (kernel /k) (args 'root=/dev/xvda1 ro  quiet'))) {DISK})"
     )
-    guest = describe(parse(text, "a.sxp"), Path("a.sxp"))
+    guest = describe(parse(text, "a.sxp"), "a.sxp")
     assert (guest.root, guest.cmdline, guest.kernel) == ("/dev/xvda1", "root=/dev/xvda1 ro  quiet", "/k")
     assert [(disk.vdev, disk.target, disk.readonly) for disk in guest.disks] == [
         ("xvda1", "/dev/vg0/a", False)
@@ -24,13 +24,13 @@ def test_arguments_that_xend_joined_with_the_root_are_read() -> None:
 
 def test_empty_settings_are_not_set() -> None:
     text = f"(domain (name a) (memory 64) (bootloader ) (image (linux (kernel ) (ramdisk ''))) {DISK})"
-    guest = describe(parse(text, "a.sxp"), Path("a.sxp"))
+    guest = describe(parse(text, "a.sxp"), "a.sxp")
     assert (guest.bootloader, guest.kernel, guest.ramdisk, guest.root) == (None, None, None, None)
 
 
 def test_an_hvm_guest_is_refused() -> None:
     with pytest.raises(Usage, match="HVM"):
-        describe(parse(f"(domain (name a) (image (hvm (kernel ))) {DISK})", "a.sxp"), Path("a.sxp"))
+        describe(parse(f"(domain (name a) (image (hvm (kernel ))) {DISK})", "a.sxp"), "a.sxp")
 
 
 @pytest.mark.parametrize(
