@@ -35,6 +35,13 @@ cdef extern from "<unistd.h>" nogil:
     int SEEK_DATA
     int SEEK_HOLE
 
+cdef extern from "<sys/uio.h>" nogil:
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+    ssize_t c_preadv2 "preadv2"(int fd, const iovec *parts, int count, int64_t offset, int flags)
+    int RWF_NOWAIT
+
 cdef extern from "<fcntl.h>" nogil:
     int c_fallocate "fallocate"(int fd, int mode, int64_t offset, int64_t length)
     int FALLOC_FL_KEEP_SIZE
@@ -619,10 +626,11 @@ cdef class Copy:
         if zero and self._punch(start, length):
             atomic_add(&self.zeroed, length)
         else:
-            if self._write(segment.data + at, start, length) < 0:
+            if self._held(desk, segment, at, length):
+                if self._write_pages(segment.data + at, desk.target + at, start, length) < 0:
+                    return -1
+            elif self._write(segment.data + at, start, length) < 0:
                 return -1
-            atomic_add(&self.written, length)
-            self._pay(length)
         if self.table != NULL:
             memcpy(
                 self.table + first * self.width,
@@ -630,6 +638,42 @@ cdef class Copy:
                 <size_t>(count * self.width),
             )
             segment.learned += count
+        return 0
+
+    cdef bint _held(self, Desk *desk, Segment *segment, int64_t at, int64_t length) noexcept nogil:
+        """Whether the target's bytes of a run are at hand, or in the page cache and now are. Never reads a device."""
+        cdef iovec part
+        cdef ssize_t count
+        cdef int64_t got = 0
+        if not self.compare or self.target.align > 1 or segment.target == HOLE:
+            # Direct writes of single pages cost more than they save.
+            return False
+        while segment.target != HELD and got < length:
+            part = iovec(desk.target + at + got, <size_t>(length - got))
+            count = c_preadv2(
+                self.target.fd, &part, 1, self.target.base + segment.start + at + got, RWF_NOWAIT
+            )
+            if count <= 0:
+                return False
+            got += count
+        return True
+
+    cdef int _write_pages(self, const uint8_t *data, const uint8_t *held, int64_t start, int64_t length) noexcept nogil:
+        """Write only those pages of a run that differ from what the target holds."""
+        cdef int64_t at = 0, run = -1
+        cdef size_t n
+        while at < length:
+            n = <size_t>min(<int64_t>PAGE, length - at)
+            if memcmp(data + at, held + at, n) != 0:
+                if run < 0:
+                    run = at
+            elif run >= 0:
+                if self._write(data + run, start + run, at - run) < 0:
+                    return -1
+                run = -1
+            at += n
+        if run >= 0:
+            return self._write(data + run, start + run, length - run)
         return 0
 
     cdef bint _punch(self, int64_t start, int64_t length) noexcept nogil:
@@ -662,6 +706,8 @@ cdef class Copy:
             put = write_fully(self.tail_fd, data + body, tail, offset + body)
             if put < tail:
                 return self._fail(WRITE_TARGET, offset + body + put, errno)
+        atomic_add(&self.written, length)
+        self._pay(length)
         return 0
 
     cdef int _open_gate(self) noexcept nogil:

@@ -313,8 +313,9 @@ def _same_as_measured(device: Device, fd: int) -> None:
 
 
 def _lock(device: Device, fd: int) -> None:
-    try:
-        # On a whole disk the lock also keeps udev from probing data that is half written.
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise guards.refused_lock(device) from None
+    with telling(device.path, "cannot be locked"):
+        try:
+            # On a whole disk the lock also keeps udev from probing data that is half written.
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise guards.refused_lock(device) from None

@@ -76,9 +76,9 @@ class PassReport:
 
     `bytes_read` and `target_bytes_read` are what was read of source and target: holes that the file system
     knows cost nothing. `bytes_changed` is the size of the blocks that differed, `bytes_written` what was
-    written for them, `bytes_zeroed` what became holes instead. `extents_written` counts runs of neighbouring
-    changed blocks. `notes` are messages for the user. In a dry run nothing is written and the figures say
-    what would be.
+    written for them (less than whole blocks where the target's pages were at hand), `bytes_zeroed` what
+    became holes instead. `extents_written` counts runs of neighbouring changed blocks. `notes` are messages
+    for the user. In a dry run nothing is written and the figures say what would be.
     """
 
     bytes_total: int
@@ -152,7 +152,7 @@ def _quiet(progress: Progress) -> None:
 
 def _prepare(request: PassRequest) -> _Plan:
     """Measure both ends and ask every guard that needs no open target. Writes nothing."""
-    _check_options(request)
+    check_options(request)
     source = devices.measure(request.source)
     size = source.size if request.size is None else request.size
     if size > source.size:
@@ -171,7 +171,8 @@ def _prepare(request: PassRequest) -> _Plan:
     return plan
 
 
-def _check_options(request: PassRequest) -> None:
+def check_options(request: PassRequest) -> None:
+    """Raises Usage for options that no pass can have, whatever the devices are."""
     guards.check_overrides(request.overrides)
     block = request.block_size
     if not SMALLEST_BLOCK <= block <= LARGEST_BLOCK or block & (block - 1):
