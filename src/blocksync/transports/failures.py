@@ -1,7 +1,6 @@
 """What `ssh` says when it cannot connect, as a thing, a cause and a way out."""
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from blocksync.errors import Failed
@@ -108,7 +107,3 @@ def last_words(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip(" \t\r@")]
     text = "; ".join(lines[-_LINES:])[-_CHARACTERS:]
     return "".join(c if c.isprintable() else "?" for c in text)
-
-
-Notice = Callable[[str], None]
-"""Where a transport says what the user should know and nothing fails for."""

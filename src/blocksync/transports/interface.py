@@ -65,3 +65,10 @@ class Transport(Protocol):
 
     def describe(self) -> str:
         """How the host is reached, for people."""
+
+
+class Control(Transport, Protocol):
+    """A transport that can also say where the host is, so that streams beside it find the way."""
+
+    def address(self) -> str | None:
+        """A name or address that can be connected to from here; None when the way is through a proxy."""

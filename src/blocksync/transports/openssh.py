@@ -97,6 +97,10 @@ class OpenSSH:
     def describe(self) -> str:
         return f"ssh {self.host}"
 
+    def address(self) -> str | None:
+        """The name or address that ssh connects to; None when it goes through a proxy or a jump host."""
+        return self.configuration().address()
+
     def configuration(self) -> Configuration:
         """What the user's configuration says of this host. Raises Failed when ssh cannot read it."""
         done = subprocess.run(

@@ -66,8 +66,9 @@ class Server:
             os.kill(pid, number)
 
     def end_connections(self) -> None:
-        """Kill the processes of every connection; the listener stays."""
-        for pid in descendants(self.process.pid):
+        """Kill sshd's processes of every connection; the listener stays, and the commands are orphaned."""
+        below = descendants(self.process.pid)
+        for pid in [pid for pid in below if Path(f"/proc/{pid}/comm").read_text() == "sshd\n"]:
             os.kill(pid, signal.SIGKILL)
 
     def trust(self, *kinds: str) -> None:

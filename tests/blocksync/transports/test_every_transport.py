@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,9 +14,20 @@ from blocksync.transports.failures import HostKeyUnknown
 from blocksync.transports.interface import Transport
 from blocksync.transports.openssh import OpenSSH
 from blocksync.transports.paramiko_ssh import Paramiko
+from blocksync.transports.tls import Tls
 
-SSH = {"openssh": OpenSSH, "paramiko": Paramiko}
+RELAY = (sys.executable, "-m", "blocksync.transports.relay")
+
+
+def tls(host, **options) -> Tls:
+    return Tls(OpenSSH(host, **options), notice=pytest.fail, relay=RELAY)
+
+
+KINDS = {"openssh": OpenSSH, "paramiko": Paramiko, "tls": tls}
 MiB = 1 << 20
+
+# Who is trusted is decided by ssh alone.
+ssh_itself = pytest.mark.parametrize("make", ["openssh", "paramiko"], indirect=True)
 
 # Sends back what it reads while it writes far more on standard error than any pipe or window holds.
 FLOOD = (
@@ -29,21 +41,21 @@ FLOOD = (
 )
 
 
-@pytest.fixture(params=SSH, scope="session")
+@pytest.fixture(params=KINDS, scope="session")
 def transport(request, server) -> Iterator[Transport]:
     """A transport to the shared server, connected once."""
-    shared = SSH[request.param](server.host, config=server.config)
+    shared = KINDS[request.param](server.host, config=server.config)
     yield shared
     shared.close()
 
 
-@pytest.fixture(params=SSH)
+@pytest.fixture(params=KINDS)
 def make(request) -> Iterator[Callable[..., Transport]]:
     """Make a transport to a server; it is closed at the end."""
     made: list[Transport] = []
 
     def transport_to(server, **options) -> Transport:
-        made.append(SSH[request.param](server.host, config=server.config, **options))
+        made.append(KINDS[request.param](server.host, config=server.config, **options))
         return made[-1]
 
     yield transport_to
@@ -171,6 +183,7 @@ def test_control_characters_are_refused_before_connecting(make, server, text):
     assert server.connections() == before
 
 
+@ssh_itself
 def test_an_unknown_host_key_is_refused(make, own_server):
     own_server.trust()
     with pytest.raises(HostKeyUnknown, match="not in known_hosts"):
@@ -179,6 +192,7 @@ def test_an_unknown_host_key_is_refused(make, own_server):
     assert (own_server.folder / "known_hosts").read_text() == ""
 
 
+@ssh_itself
 def test_a_changed_host_key_is_refused(make, own_server):
     own_server.trust("ed25519")
     known = (own_server.folder / "known_hosts").read_text().split()
@@ -189,6 +203,7 @@ def test_a_changed_host_key_is_refused(make, own_server):
     assert own_server.connections() == 0
 
 
+@ssh_itself
 def test_a_revoked_host_key_is_refused(make, own_server):
     own_server.trust("ed25519")
     known = own_server.folder / "known_hosts"
@@ -198,6 +213,7 @@ def test_a_revoked_host_key_is_refused(make, own_server):
     assert own_server.connections() == 0
 
 
+@ssh_itself
 @pytest.mark.parametrize("kind", ["ed25519", "rsa"])
 def test_the_fingerprint_of_any_of_its_keys_vouches_for_a_host(make, own_server, kind):
     own_server.trust()
@@ -205,18 +221,21 @@ def test_the_fingerprint_of_any_of_its_keys_vouches_for_a_host(make, own_server,
     assert read_all(channel) == b"in\n"
 
 
+@ssh_itself
 def test_another_fingerprint_is_refused_though_known_hosts_has_the_key(make, own_server):
     with pytest.raises(HostKeyUnknown, match="no host key with the fingerprint"):
         make(own_server, fingerprint="SHA256:" + "A" * 43).run(["true"])
     assert own_server.connections() == 0
 
 
+@ssh_itself
 def test_a_user_who_is_not_let_in_is_told_so(make, own_server):
     (own_server.folder / "authorized_keys").write_text("")
     with pytest.raises(Failed, match="does not let this user in"):
         make(own_server).run(["true"])
 
 
+@ssh_itself
 def test_a_port_where_nothing_listens_is_told_so(make, own_server):
     own_server.process.terminate()
     own_server.process.wait(10)

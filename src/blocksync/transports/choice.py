@@ -1,0 +1,50 @@
+"""Which way to a host is taken."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, get_args
+
+from blocksync.errors import Usage
+from blocksync.transports.host_keys import checked_fingerprint
+from blocksync.transports.hosts import Host
+from blocksync.transports.interface import Control, Transport
+from blocksync.transports.openssh import OpenSSH
+
+# The libraries that the other two need are loaded when they are chosen.
+# ruff: noqa: PLC0415
+
+Kind = Literal["auto", "openssh", "paramiko", "tls"]
+
+
+def choose(
+    host: Host,
+    *,
+    kind: Kind = "auto",
+    fingerprint: str | None = None,
+    config: Path | None = None,
+    notice: Callable[[str], None],
+) -> Transport:
+    """The transport to `host` of this kind: `auto` is the user's own ssh, or paramiko where there is none.
+
+    `fingerprint` (SHA256:...) is trusted instead of known_hosts, `config` read instead of the user's
+    ssh_config, and `notice` told what the user should know and nothing fails for. Nothing is connected yet.
+    Raises Usage for a kind that is none and a fingerprint that is none.
+    """
+    if kind not in get_args(Kind):
+        raise Usage(f"transport {kind}", "no such transport", f"one of {', '.join(get_args(Kind))}")
+    trusted = None if fingerprint is None else checked_fingerprint(fingerprint)
+    control: Control
+    if kind == "paramiko" or (kind != "openssh" and shutil.which("ssh") is None):
+        from blocksync.transports.paramiko_ssh import Paramiko
+
+        control = Paramiko(host, config, trusted)
+    else:
+        control = OpenSSH(host, config, trusted)
+    if kind == "tls":
+        from blocksync.transports.tls import Tls
+
+        return Tls(control, notice)
+    if kind == "auto" and not isinstance(control, OpenSSH):
+        notice("no ssh on PATH: paramiko is used, at about half its rate; apt-get install openssh-client")
+    return control
