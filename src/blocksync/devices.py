@@ -295,6 +295,13 @@ def _open(device: Device, flags: int, *, direct: bool) -> int:
         ) from error
 
 
+def can_be_direct(device: Device, offset: int) -> bool:
+    """Whether direct I/O can start at a byte offset: always on a block device's sector, on a file's page
+    only.
+    """
+    return device.is_block or offset % _alignment(device) == 0
+
+
 def _alignment(device: Device) -> int:
     # A file's own unit is its file system's; 4096 satisfies every one that Linux has.
     return device.sector_size if device.is_block else 4096

@@ -210,8 +210,9 @@ def _file_to_be(plan: _Plan) -> Device:
     return Device(plan.request.target, "file", plan.target_size, devices.FILE_SECTOR, (-1, -1), "")
 
 
-def _direct(request: PassRequest, device: Device) -> bool:
-    return not request.cache if device.is_block else request.direct
+def _direct(request: PassRequest, device: Device, offset: int = 0) -> bool:
+    wanted = not request.cache if device.is_block else request.direct
+    return wanted and devices.can_be_direct(device, offset)
 
 
 @contextmanager
@@ -223,14 +224,18 @@ def _target(plan: _Plan) -> Iterator[Opened]:
         return
     device = plan.target or devices.create_sparse(request.target, plan.target_size)
     exclusive = not guards.claims_waived(request.overrides)
-    with devices.open_target(device, direct=_direct(request, device), exclusive=exclusive) as opened:
+    with devices.open_target(
+        device, direct=_direct(request, device, request.target_offset), exclusive=exclusive
+    ) as opened:
         yield opened
 
 
 @contextmanager
 def _dry_target(plan: _Plan) -> Iterator[Opened]:
     if plan.target is not None:
-        with devices.open_source(plan.target, direct=_direct(plan.request, plan.target)) as opened:
+        with devices.open_source(
+            plan.target, direct=_direct(plan.request, plan.target, plan.request.target_offset)
+        ) as opened:
             yield opened
         return
     # The file that would be made is one hole, and so is this.

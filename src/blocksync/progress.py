@@ -80,7 +80,11 @@ class _Entered:
 
 
 class JsonLines(_Entered):
-    """One JSON object a line, with the format's version, the task and every field of Progress."""
+    """One JSON object a line, with the format's version, the task and every field of Progress: one a second,
+    and one at the end.
+    """
+
+    INTERVAL = 1.0
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -88,7 +92,13 @@ class JsonLines(_Entered):
     def task(self, name: str) -> Report:
         from json import dumps  # noqa: PLC0415
 
+        due = 0.0
+
         def report(progress: Progress) -> None:
+            nonlocal due
+            if progress.seconds < due and progress.bytes_done < progress.bytes_total:
+                return
+            due = progress.seconds + self.INTERVAL
             line = {"format": LOG_FORMAT, "time": round(time.time(), 3), "task": name, **asdict(progress)}
             print(dumps(line), file=self._stream, flush=True)
 

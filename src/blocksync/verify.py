@@ -64,10 +64,11 @@ def compare(
     guards.range_fits(right, target_offset, length)
     guards.not_the_source(left, right, target_offset, length)
     with ExitStack() as stack:
-        opened = [
-            stack.enter_context(devices.open_source(side, direct=not cache if side.is_block else direct))
-            for side in (left, right)
-        ]
+        opened = []
+        for side, base in ((left, 0), (right, target_offset)):
+            wanted = not cache if side.is_block else direct
+            past_cache = wanted and devices.can_be_direct(side, base)
+            opened.append(stack.enter_context(devices.open_source(side, direct=past_cache)))
         sides = (_Side(opened[0], 0, length), _Side(opened[1], target_offset, length))
         return _compare(sides, length, progress)
 

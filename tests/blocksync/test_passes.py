@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from blocksync import digests as digest_file
-from blocksync import passes
+from blocksync import passes, verify
 from blocksync.errors import Failed, Refused, Usage
 from blocksync.extents import Extents
 from blocksync.hashes import BLAKE3
@@ -280,3 +280,10 @@ def test_a_device_that_ends_early_is_named_with_the_offset(image: Image, tmp_pat
         Failed, match=f"{source}: cannot be read at byte {40 * MIB + 7}: the device ends there"
     ):
         passes.run(request, progress=shorten)
+
+
+def test_direct_reads_at_an_offset_inside_a_page_are_right_too(image: Image) -> None:
+    source, target = image("source", MIB + 9), image("target", 2 * MIB)
+    sync(source, target, direct=True, target_offset=63 * 512)
+    assert target.read_bytes()[63 * 512 :][: MIB + 9] == source.read_bytes()
+    assert verify.compare(source, target, direct=True, target_offset=63 * 512).equal
