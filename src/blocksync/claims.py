@@ -1,0 +1,54 @@
+"""A digest file in the hands of a pass: believed or not before it, committed after it.
+
+For passes whose other end is on another host; the target's stamp and bytes may come from there.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from blocksync import digests, history
+from blocksync.digests import Binding, Digests, State
+from blocksync.errors import Failed, Usage
+
+Read = Callable[[int, int], bytes]
+
+
+def check_path(path: Path, side: Path) -> None:
+    """Raises Usage unless a digest file can be there; `side` is the end of the pass that is on this host."""
+    digests.check_path(path)
+    if path.exists() and side.exists() and path.samefile(side):
+        raise Usage(path, "is the source or the target itself", "name another digest file")
+
+
+def believed(
+    path: Path, binding: Binding, spans: list[tuple[int, int]] | None, stamp: str, read: Read
+) -> Digests:
+    """The digests of a target range as far as they can be believed, now that the target has this `stamp`.
+
+    `spans` are the parts of the range that the pass is about, `read(offset, length)` gives its bytes.
+    """
+    table = digests.load(path, binding, spans)
+    if table.trusted:
+        past = history.path_of(path, binding.target)
+        if not history.explains(past, table.header.stamp, stamp, binding.target_offset, binding.size):
+            table.forget("is stale: something else wrote to the target since, or the machine was restarted")
+    if table.trusted:
+        table.spot_check(read)
+    return table
+
+
+def commit(table: Digests, before: str, after: str, *, complete: bool) -> None:
+    """Commit what a pass has made true of the target, whose stamp was `before` and is `after`.
+
+    Call only after the target's fsync. `complete` says that the whole range was looked at, or that the rest
+    is as the last complete pass left it. Raises Failed.
+    """
+    binding = table.header.binding
+    if after != before:
+        path = history.path_of(table.path, binding.target)
+        written = history.Written(before, after, binding.target_offset, binding.size)
+        try:
+            history.append(path, written)
+        except OSError as error:
+            raise Failed(path, f"cannot be written: {error.strerror}", "make room in its folder") from error
+    table.commit(State.DONE if complete else State.PARTIAL, after)

@@ -1,0 +1,156 @@
+"""The far end of a pass as the near one holds it: started, greeted, asked, and let go."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from blocksync.errors import BlocksyncError, Failed, Usage
+from blocksync.hashes import BLAKE2B, BLAKE3, HASHES, MD5, SHA1, SHA256, XXH3, Hash
+from blocksync.remote import bootstrap
+from blocksync.transports.interface import Transport
+from blocksync.wire.compression import CODECS
+from blocksync.wire.conversation import await_hello, boot, expect, say
+from blocksync.wire.crew import Crew
+from blocksync.wire.frames import GREETING, LOADER_GREETING, NO_TERMS, Kind, Violation
+from blocksync.wire.link import PATIENCE, Link, Lost
+from blocksync.wire.messages import PROTOCOL, Done, FarDevice, Hello, Job, Problem, Role, printable
+
+# What may stand in for a hash that the far end does not have, the fastest first. For BLAKE3, which is asked
+# for when a guest is not trusted, only what nobody can make collide.
+STAND_INS = {XXH3: (XXH3, BLAKE2B, SHA1, MD5, SHA256), BLAKE3: (BLAKE3, BLAKE2B, SHA256)}
+
+# Longer than a link may be silent: a person may be typing a password.
+PATIENCE_AT_FIRST = 120.0
+_LAST_WORDS = 400
+_END_SECONDS = 5.0
+
+
+class FarEnd:
+    """A conversation with an agent on another host; a context manager.
+
+    `name` is what the host is called in errors. Raises Failed when there is nobody to talk to.
+    """
+
+    def __init__(self, transport: Transport, name: str, *, patience: float = PATIENCE) -> None:
+        self.name = name
+        self.crew = Crew()
+        self.moment: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        self._channel = transport.run(bootstrap.argv())
+        self.link = Link(
+            self._channel.stdout.fileno(),
+            self._channel.stdin.fileno(),
+            peer=name,
+            patience=PATIENCE_AT_FIRST,
+        )
+        try:
+            self.hello = self._meet()
+        except BaseException:
+            self.close()
+            raise
+        self.link.patience = patience
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every thread and the channel. May be called again."""
+        self.link.close()
+        self.crew.join()
+        self._channel.close()
+
+    def abandon(self, error: BlocksyncError) -> None:
+        """Tell the far end why the pass ends here, and end every thread of this end."""
+        with suppress(Lost):
+            say(self.link, Problem.of(error))
+        self.link.close()
+        self.crew.join()
+
+    def farewell(self, done: Done) -> None:
+        """Tell a far source that all is durable; nothing depends on its hearing it."""
+        with suppress(Lost):
+            say(self.link, done)
+
+    @property
+    def same_kernel(self) -> bool:
+        """Whether the far end runs on this very machine."""
+        return self.hello.boot != "" and self.hello.boot == boot()
+
+    def hash_for(self, wanted: Hash) -> Hash:
+        """The hash of this pass: the one that is wanted, or what can stand in for it. Raises Usage."""
+        candidates = STAND_INS.get(wanted, (wanted,))
+        for candidate in candidates:
+            if candidate.name in self.hello.hashes:
+                return candidate
+        names = ", ".join(candidate.name for candidate in candidates)
+        raise Usage(self.name, f"has none of the hashes {names}", "install xen2kvm or a Python there")
+
+    def describe(self, role: Role, path: str, *, signature: bool = False) -> FarDevice:
+        """What a path there is, as source or target. Raises Usage when the far end cannot be that."""
+        if role not in self.hello.roles:
+            raise Usage(
+                self.name,
+                f"cannot be the {role}: only what needs no installation runs there",
+                "install xen2kvm there, or run this on that host and pull",
+            )
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            raise Usage(printable(path), "is no UTF-8", "give the far device a plain name") from None
+        say(self.link, Job(role=role, path=path, signature=signature))
+        return expect(self.link, FarDevice)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes of the target there, before the pass begins."""
+        self.link.send(Kind.READ, offset=offset, size=length)
+        while (header := self.link.receive(NO_TERMS)).kind is Kind.ALIVE:
+            pass
+        if header.kind is not Kind.BYTES or (header.offset, header.size) != (offset, length):
+            raise Violation(f"a frame {header.kind.name} for a read")
+        return bytes(self.link.payload(header))
+
+    def _now(self) -> tuple[int, int]:
+        return self.moment()
+
+    def _meet(self) -> Hello:
+        try:
+            self._greet()
+            hashes = tuple(known.name for known in HASHES)
+            say(self.link, Hello(protocol=PROTOCOL, hashes=hashes, codecs=CODECS, boot=boot()))
+            self.crew.start("beat", lambda: self.link.beat(self._now))
+            return await_hello(self.link)
+        except Lost as error:
+            raise self._not_met(error) from error
+
+    def _greet(self) -> None:
+        greeting = self._greeting()
+        if greeting == LOADER_GREETING:
+            self.link.send_program(bootstrap.program())
+            greeting = self._greeting()
+        if greeting != GREETING:
+            raise Failed(
+                self.name,
+                f"says {printable(greeting.decode(errors='replace'))!r} instead of a greeting",
+                "see that its shell prints nothing for commands (`ssh HOST true` must be silent)",
+            )
+        self.link.greet()
+
+    def _greeting(self) -> bytes:
+        greeting = bytearray(len(GREETING))
+        self.link.take(memoryview(greeting))
+        return bytes(greeting)
+
+    def _not_met(self, error: Lost) -> Failed:
+        """What is wrong with a far end that ended before it said anything."""
+        with suppress(TimeoutError):
+            if self._channel.wait(_END_SECONDS) == bootstrap.NOTHING_THERE:
+                return Failed(
+                    self.name, "has neither blocksync nor a Python from 2.6 on", "install xen2kvm there"
+                )
+        words = printable(" ".join(self._channel.stderr_tail()[-_LAST_WORDS:].split()))
+        return Failed(self.name, words or error.cause, "see that the command `ssh HOST true` works")

@@ -1,0 +1,217 @@
+"""A link: frames over two descriptors, with a deadline on everything.
+
+One thread receives; any thread sends, one frame at a time. An end that has nothing to say says so every few
+seconds (ALIVE), so that silence means a dead link or a dead peer, and never a long flush.
+"""
+
+import fcntl
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from blocksync.errors import Failed
+from blocksync.wire.frames import GREETING, HEADER, Codec, Header, Kind, Terms, check
+
+# Silence for this long is a stall: below the 30 seconds that are promised.
+PATIENCE = 25.0
+BEAT = 0.5
+_GLANCE = 0.2
+_PIPE = 2**20
+_SMALLEST_SLICE = 4096
+
+Bytes = bytes | bytearray | memoryview
+
+
+class Lost(Failed):
+    """The link ended, or nothing was heard on it for too long."""
+
+    def __init__(self, peer: str, cause: str) -> None:
+        super().__init__(peer, cause, "check the connection, then run the same command again to go on")
+
+
+class Link:
+    """Frames both ways over `read_fd` and `write_fd`, which become non-blocking.
+
+    `peer` names the other end in errors. `bytes_per_second` bounds what is sent. The descriptors stay the
+    caller's.
+    """
+
+    def __init__(
+        self,
+        read_fd: int,
+        write_fd: int,
+        *,
+        peer: str,
+        patience: float = PATIENCE,
+        bytes_per_second: int | None = None,
+    ) -> None:
+        self.peer = peer
+        self.sent = 0
+        self.received = 0
+        # Seconds that senders waited because the other end, or the way there, was slower than they.
+        self.waited = 0.0
+        self.patience = patience
+        self._rate = bytes_per_second
+        self._due = 0.0
+        self._read_fd = read_fd
+        self._write_fd = write_fd
+        self._heard = self._said = time.monotonic()
+        self._sending = threading.Lock()
+        self._closed = threading.Event()
+        self._torn = False
+        self._poll_in = _poller(read_fd, select.POLLIN)
+        self._poll_out = _poller(write_fd, select.POLLOUT)
+        for fd in {read_fd, write_fd}:
+            os.set_blocking(fd, False)
+            with suppress(OSError):
+                # Pipes only: fewer switches between the ends.
+                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE)
+
+    @property
+    def closed(self) -> bool:
+        return self._closed.is_set()
+
+    def close(self) -> None:
+        """Let whoever waits on the link give up; nothing more is sent."""
+        self._closed.set()
+
+    def limit(self, bytes_per_second: int | None) -> None:
+        """Bound what is sent from now on."""
+        self._rate = bytes_per_second
+
+    def greet(self) -> None:
+        with self._sending:
+            self._write([memoryview(GREETING)])
+
+    def send_program(self, program: bytes) -> None:
+        """Send the portable agent to its loader."""
+        with self._sending:
+            self._write([memoryview(program)])
+
+    def send(
+        self, kind: Kind, *payload: Bytes, offset: int = 0, size: int = 0, codec: Codec = Codec.NONE
+    ) -> None:
+        """Send one frame. Raises Lost."""
+        views = [memoryview(part).cast("B") for part in payload]
+        header = Header(kind, codec, sum(map(len, views)), offset, size)
+        with self._sending:
+            self._write([memoryview(header.pack()), *views])
+
+    def receive(self, terms: Terms) -> Header:
+        """The next frame's header, checked; its payload must be taken next. Raises Lost, Violation."""
+        data = bytearray(HEADER.size)
+        self.take(memoryview(data))
+        return check(Header.unpack(data), terms)
+
+    def payload(self, header: Header) -> bytearray:
+        """The whole payload of a frame whose header was checked."""
+        data = bytearray(header.payload)
+        self.take(memoryview(data))
+        return data
+
+    def take(self, *into: memoryview) -> None:
+        """Fill buffers with the bytes that come next. Raises Lost."""
+        views = [view for view in into if len(view)]
+        since = time.monotonic()
+        while views:
+            try:
+                count = os.readv(self._read_fd, views)
+            except BlockingIOError:
+                self._wait(self._poll_in, lambda: max(since, self._heard))
+                continue
+            except OSError as error:
+                raise self._lost(error.strerror or str(error)) from error
+            if count == 0:
+                raise self._lost("the connection ended")
+            self._heard = time.monotonic()
+            self.received += count
+            views = _rest(views, count)
+
+    def beat(self, moment: Callable[[], tuple[int, int]]) -> None:
+        """Say ALIVE, with the two counts of `moment()`, every half second while nothing else is sent; until
+        closed.
+        """
+        while not self._closed.wait(BEAT):
+            # Whoever holds the lock is sending: that says the same.
+            if self._sending.acquire(blocking=False):
+                try:
+                    offset, size = moment()
+                    self._write([memoryview(Header(Kind.ALIVE, Codec.NONE, 0, offset, size).pack())])
+                finally:
+                    self._sending.release()
+
+    def _write(self, views: list[memoryview]) -> None:
+        if self._torn:
+            raise self._lost("the connection broke in the middle of a frame")
+        # Set until the frame is out: after a part of one, nothing else may follow.
+        self._torn = True
+        self._write_fully(views)
+        self._torn = False
+
+    def _write_fully(self, views: list[memoryview]) -> None:
+        since = time.monotonic()
+        while views:
+            piece = self._allowed(views)
+            try:
+                count = os.writev(self._write_fd, piece)
+            except BlockingIOError:
+                before = time.monotonic()
+                self._wait(self._poll_out, lambda: max(since, self._said, self._heard))
+                self.waited += time.monotonic() - before
+                continue
+            except OSError as error:
+                raise self._lost(error.strerror or str(error)) from error
+            self._said = time.monotonic()
+            self.sent += count
+            views = _rest(views, count)
+
+    def _allowed(self, views: list[memoryview]) -> list[memoryview]:
+        """As much of a frame as the rate lets through now; waits for it."""
+        if self._rate is None:
+            return views
+        length = min(sum(map(len, views)), max(self._rate // 10, _SMALLEST_SLICE))
+        while (pause := self._due - time.monotonic()) > 0 and not self._closed.wait(min(pause, _GLANCE)):
+            pass
+        # What was not used in the past is not saved up.
+        self._due = max(self._due, time.monotonic()) + length / self._rate
+        return _first(views, length)
+
+    def _wait(self, poll: select.poll, last_sign: Callable[[], float]) -> None:
+        while not poll.poll(_GLANCE * 1000):
+            if self._closed.is_set():
+                raise self._lost("the connection was closed here")
+            silent = time.monotonic() - last_sign()
+            if silent > self.patience:
+                raise self._lost(f"nothing moved for {silent:.0f} seconds")
+
+    def _lost(self, cause: str) -> Lost:
+        return Lost(self.peer, cause)
+
+
+def _poller(fd: int, event: int) -> select.poll:
+    poll = select.poll()
+    poll.register(fd, event)
+    return poll
+
+
+def _rest(views: list[memoryview], count: int) -> list[memoryview]:
+    """What is left of buffers after their first `count` bytes."""
+    for number, view in enumerate(views):
+        if count < len(view):
+            return [view[count:], *views[number + 1 :]]
+        count -= len(view)
+    return []
+
+
+def _first(views: list[memoryview], length: int) -> list[memoryview]:
+    """The first `length` bytes of buffers."""
+    taken = []
+    for view in views:
+        if length <= 0:
+            break
+        taken.append(view[:length])
+        length -= len(taken[-1])
+    return taken

@@ -1,0 +1,199 @@
+"""What control frames say: JSON objects, read strictly, with every number and text bounded.
+
+Fields that are not known are passed over, so that a later release may say more.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from blocksync.errors import BlocksyncError, Failed, Interrupted, Refused, Usage
+from blocksync.guards import Signature
+from blocksync.wire.frames import END_OF_OFFSETS, Violation
+
+PROTOCOL = 1
+
+Count = Annotated[int, Meta(ge=0, le=END_OF_OFFSETS)]
+Name = Annotated[str, Meta(max_length=64)]
+Text = Annotated[str, Meta(max_length=4096)]
+Identity = Annotated[str, Meta(max_length=1024)]
+Stamp = Annotated[str, Meta(max_length=256)]
+Names = Annotated[tuple[Name, ...], Meta(max_length=64)]
+
+Role = Literal["source", "target"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """The first message of each end: what it speaks. `boot` tells whether both run under one kernel."""
+
+    protocol: Count
+    hashes: Names
+    codecs: Names
+    roles: Names = ("source", "target")
+    boot: Name = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Near to far: the device it shall be about, and as what. `signature` asks what is on a source."""
+
+    role: Role
+    path: Text
+    signature: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """A signature of libblkid's (blocksync.guards.Signature)."""
+
+    type: Name
+    uuid: Name = ""
+    is_table: bool = False
+
+    @classmethod
+    def of(cls, signature: Signature) -> "Mark":
+        return cls(type=signature.type, uuid=signature.uuid, is_table=signature.is_table)
+
+    @property
+    def signature(self) -> Signature:
+        return Signature(self.type, self.uuid, is_table=self.is_table)
+
+
+Marks = Annotated[tuple[Mark, ...], Meta(max_length=64)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FarDevice:
+    """Far to near: what the path is there. `kind` `missing` is a target file that would be made. `stamp` is a
+    target's (see history.py).
+    """
+
+    kind: Literal["file", "block", "missing"]
+    size: Count
+    sector_size: Annotated[int, Meta(ge=512, le=65536)]
+    number: tuple[int, int] = (-1, -1)
+    identity: Identity = ""
+    stamp: Stamp = ""
+    signature: Mark | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Near to far: the pass. As many `extents` follow in EXTENTS frames; None means all of it.
+
+    `wanted` is the range whose digests the near source does not know. `trusted` says that the near end's
+    digest file is about this target.
+    """
+
+    size: Count
+    target_offset: Count
+    block_size: Annotated[int, Meta(ge=4096, le=16 * 2**20)]
+    hash: Name
+    compare: bool = True
+    dry_run: bool = False
+    direct: bool = False
+    cache: bool = False
+    trusted: bool = False
+    wanted: tuple[Count, Count] = (0, 0)
+    extents: Annotated[int, Meta(ge=0, le=2**20)] | None = None
+    codecs: Names = ()
+    bytes_per_second: Annotated[int, Meta(ge=1, le=END_OF_OFFSETS)] | None = None
+    known: Marks = ()
+    overrides: Names = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """Far to near: every guard agreed and the device is open; its identity and stamp, now that it exists."""
+
+    identity: Identity = ""
+    stamp: Stamp = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """Source to target, last: frames of DATA, ZEROS and DIFFERS sent; bytes looked at, read, and changed.
+
+    `complete` false: the source stopped because it was asked to.
+    """
+
+    frames: Count
+    looked_at: Count
+    read: Count
+    changed: Count
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """Target to source, last: everything is applied and durable, and left the target with this stamp."""
+
+    frames: Count
+    read: Count = 0
+    written: Count = 0
+    zeroed: Count = 0
+    stamp: Stamp = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """An error of one end, for the other: the parts of a BlocksyncError."""
+
+    kind: Literal["failed", "usage", "refused", "interrupted"]
+    thing: Text
+    cause: Text
+    way_out: Text = ""
+    guard: Name = ""
+
+    @classmethod
+    def of(cls, error: BlocksyncError) -> "Problem":
+        texts = [text[:4096] for text in (error.thing, error.cause, error.way_out)]
+        return cls(
+            kind=_kind(error),
+            thing=texts[0],
+            cause=texts[1],
+            way_out=texts[2],
+            guard=error.guard if isinstance(error, Refused) else "",
+        )
+
+    def error(self, end: str) -> BlocksyncError:
+        """The error, as this end raises it; `end` says which end it comes from."""
+        thing, cause, way_out = (printable(text) for text in (self.thing, self.cause, self.way_out))
+        thing = f"{end}: {thing}"
+        if self.kind == "refused":
+            return Refused(thing, cause, way_out, guard=printable(self.guard))
+        return {"failed": Failed, "usage": Usage, "interrupted": Interrupted}[self.kind](
+            thing, cause, way_out
+        )
+
+
+Message = Hello | Job | FarDevice | Start | Ready | Totals | Done | Problem
+AnyMessage = TypeVar("AnyMessage", bound=Message)
+
+
+def encode(message: Message) -> bytes:
+    return msgspec.json.encode(message)
+
+
+def decode(data: bytes | bytearray | memoryview, kind: type[AnyMessage]) -> AnyMessage:
+    """Raises Violation when it is no such message."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Violation(f"no {kind.__name__}: {printable(str(error))[:200]}") from None
+
+
+def printable(text: str) -> str:
+    """Without the control characters that would let the other end write on this terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _kind(error: BlocksyncError) -> Literal["failed", "usage", "refused", "interrupted"]:
+    if isinstance(error, Refused):
+        return "refused"
+    if isinstance(error, Usage):
+        return "usage"
+    return "interrupted" if isinstance(error, Interrupted) else "failed"

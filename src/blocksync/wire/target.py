@@ -1,0 +1,421 @@
+"""The target's end of a pass: tell what it holds, apply what comes, make it durable.
+
+Tellers read ahead and send digests in order; the listener takes frames in, into a fixed number of buffers;
+the appliers check each block against its digest and write it; the flusher makes what was written durable
+while the rest still comes. The tellers never wait for the source, and the source never has to ask.
+"""
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from blocksync import devices
+from blocksync._runs import has_unknown, punch
+from blocksync.devices import Opened
+from blocksync.errors import Failed
+from blocksync.hashes import Hash
+from blocksync.wire import blocks, compression, extent_list
+from blocksync.wire.crew import Crew
+from blocksync.wire.extent_list import Pair
+from blocksync.wire.frames import MOST_DIGESTS, Codec, Header, Kind, Terms, Violation
+from blocksync.wire.ledger import Ledger
+from blocksync.wire.link import Link
+from blocksync.wire.messages import Done, Problem, Totals, decode
+from blocksync.wire.reading import Desk, Hasher, Reader
+
+APPLIERS = 2
+TELLERS = 2
+DIRECT_TELLERS = 4
+# Memory for frames that have arrived and are not yet applied.
+QUEUE_BYTES = 32 * 2**20
+FEWEST_BUFFERS = 3
+FLUSH_EVERY = 256 * 2**20
+# Below this a run of zeros is cheaper to write than to punch: each hole is an extent in the file system.
+HOLE_WORTH = 65536
+PAGE = 4096
+_GLANCE = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receiving:
+    """What the target's end of one pass is about.
+
+    `table` has one digest a block of what the target is known to hold, zero where it is not known; it is kept
+    up with what is learned and applied. None: nothing is remembered. `wanted` is the range (offset, size)
+    that the source does not know by itself, None for everything. `changed` is a zeroed bitmap of blocks.
+    `gate` is called once, before the first write. `acknowledge` tells the source of every flush.
+    """
+
+    opened: Opened
+    base: int
+    terms: Terms
+    hash: Hash
+    extents: Sequence[Pair]
+    table: memoryview | None
+    changed: bytearray
+    gate: Callable[[], None]
+    wanted: Pair | None = None
+    compare: bool = True
+    dry_run: bool = False
+    acknowledge: bool = False
+
+
+class _Frame(NamedTuple):
+    number: int
+    header: Header
+    desk: Desk | None
+
+
+class _Stretch(NamedTuple):
+    """A part of the extents, and how its digests are had: the frame that tells them without a payload, the
+    table, or reading (None)."""
+
+    number: int
+    offset: int
+    size: int
+    kind: Kind | None
+
+
+class TargetEnd:
+    """The target's end at work. `start` it, then wait until it is `finished`."""
+
+    def __init__(self, link: Link, crew: Crew, receiving: Receiving) -> None:
+        self._link = link
+        self._crew = crew
+        self._receiving = receiving
+        self._terms = receiving.terms
+        self._reader = Reader(receiving.opened, receiving.terms, receiving.base)
+        self._hasher = Hasher(receiving.terms, receiving.hash)
+        self._stretches = self._plan_telling()
+        self._claiming = threading.Lock()
+        self._turn = 0
+        self._told = 0
+        self._desks: queue.SimpleQueue[Desk] = queue.SimpleQueue()
+        self._arrived: queue.SimpleQueue[_Frame | None] = queue.SimpleQueue()
+        self._gate_lock = threading.Lock()
+        self._gate_open = False
+        self._counting = threading.Lock()
+        self._ledger = Ledger()
+        self.bytes_written = 0
+        self.zeroed = 0
+        self.bytes_changed = 0
+        self.totals: Totals | None = None
+        self._finished = False
+        # Whether a flush failed: what was written may then be lost, whatever later flushes say.
+        self.flush_failed = False
+
+    def start(self) -> None:
+        for _ in range(max(QUEUE_BYTES // self._terms.segment, FEWEST_BUFFERS)):
+            self._desks.put(Desk(self._terms))
+        self._crew.start("listen", self._listen)
+        for number in range(DIRECT_TELLERS if self._receiving.opened.align > 1 else TELLERS):
+            self._crew.start(f"tell {number}", self._tell)
+        for number in range(APPLIERS):
+            self._crew.start(f"apply {number}", self._apply)
+        self._crew.start("flush", self._flush)
+
+    def stop(self) -> None:
+        """Ask the source to stop; what it has sent by then is applied."""
+        self._link.send(Kind.STOP)
+
+    @property
+    def finished(self) -> bool:
+        return self._finished
+
+    @property
+    def gate_open(self) -> bool:
+        """Whether something may have been written."""
+        return self._gate_open
+
+    @property
+    def bytes_read(self) -> int:
+        return self._reader.bytes_read
+
+    @property
+    def durable(self) -> int:
+        """Bytes of the pass before which everything is durable, as far as the source's progress is known."""
+        return self._ledger.passed
+
+    def moment(self) -> tuple[int, int]:
+        return self._ledger.applied, self._ledger.durable
+
+    # Telling
+
+    def _plan_telling(self) -> Iterator[_Stretch]:
+        number = 0
+        for offset, size in extent_list.pieces(
+            self._receiving.extents, MOST_DIGESTS * self._terms.block_size
+        ):
+            for stretch in self._divided(number, offset, size):
+                yield stretch
+                number += 1
+
+    def _divided(self, number: int, offset: int, size: int) -> Iterator[_Stretch]:
+        if not self._is_wanted(offset, size):
+            yield _Stretch(number, offset, size, Kind.KNOWN)
+        elif not self._has_unknown(offset, size):
+            yield _Stretch(number, offset, size, Kind.DIGESTS)
+        else:
+            for at, length in extent_list.pieces([(offset, size)], self._terms.segment):
+                yield _Stretch(number, at, length, None)
+                number += 1
+
+    def _is_wanted(self, offset: int, size: int) -> bool:
+        wanted = self._receiving.wanted
+        return wanted is None or (offset < sum(wanted) and wanted[0] < offset + size)
+
+    def _has_unknown(self, offset: int, size: int) -> bool:
+        if self._receiving.table is None:
+            return True
+        slots = self._receiving.table[self._terms.digests_of(offset, size)]
+        return has_unknown(slots, self._terms.digest_size)
+
+    def _tell(self) -> None:
+        desk = Desk(self._terms)
+        while not self._crew.failed:
+            with self._claiming:
+                stretch = next(self._stretches, None)
+            if stretch is None:
+                return
+            kind, payload = self._look(desk, stretch)
+            self._await_turn(stretch.number)
+            # Before it is said: the source may answer at once.
+            self._told = stretch.offset + stretch.size
+            self._link.send(kind, *payload, offset=stretch.offset, size=stretch.size)
+            self._turn += 1
+            self._crew.notify()
+
+    def _await_turn(self, number: int) -> None:
+        self._crew.wait_for(lambda: self._turn == number)
+
+    def _look(self, desk: Desk, stretch: _Stretch) -> tuple[Kind, Sequence[memoryview]]:
+        """The frame that tells a stretch."""
+        table = self._receiving.table
+        place = self._terms.digests_of(stretch.offset, stretch.size)
+        if stretch.kind is Kind.DIGESTS and table is not None:
+            return Kind.DIGESTS, (table[place],)
+        if stretch.kind is not None:
+            return stretch.kind, ()
+        hole = self._reader.in_hole(stretch.offset, stretch.size)
+        if not (hole or self._receiving.compare):
+            return (Kind.UNKNOWN, ()) if table is None else (Kind.DIGESTS, (table[place],))
+        digests = desk.digests[: place.stop - place.start]
+        self._hasher.hash(self._reader.read(desk, stretch.offset, stretch.size), digests)
+        if table is None:
+            return (Kind.HOLE, ()) if hole else (Kind.DIGESTS, (digests,))
+        self._fill_in(table[place], digests)
+        return Kind.DIGESTS, (table[place],)
+
+    def _fill_in(self, slots: memoryview, digests: memoryview) -> None:
+        """Learn what is not known yet; what is known of other blocks stays."""
+        width = self._terms.digest_size
+        for at in range(0, len(slots), width):
+            if not any(slots[at : at + width]):
+                slots[at : at + width] = digests[at : at + width]
+
+    # Listening
+
+    def _listen(self) -> None:
+        while self.totals is None:
+            self._heed(self._link.receive(self._terms))
+
+    def _heed(self, header: Header) -> None:
+        match header.kind:
+            case Kind.DATA | Kind.ZEROS | Kind.DIFFERS:
+                self._accept(header)
+            case Kind.ALIVE:
+                self._ledger.milestone(min(header.offset, self._terms.size))
+            case Kind.TOTALS:
+                self._close(decode(self._link.payload(header), Totals))
+            case Kind.ERROR:
+                raise decode(self._link.payload(header), Problem).error(self._link.peer)
+            case _:
+                raise Violation(f"a frame {header.kind.name} to the target's end")
+
+    def _accept(self, header: Header) -> None:
+        self._check_change(header)
+        first, count = header.offset // self._terms.block_size, self._terms.blocks(header.size)
+        blocks.mark(self._receiving.changed, first, count)
+        self.bytes_changed += header.size
+        desk = None
+        if header.kind is Kind.DATA:
+            desk = self._free_desk()
+            digests = count * self._terms.digest_size
+            packed = header.payload - digests
+            self._link.take(desk.digests[:digests], desk.data[:packed])
+        self._arrived.put(_Frame(self._ledger.arrive(), header, desk))
+
+    def _check_change(self, header: Header) -> None:
+        """A change lies within the extents, behind the digests told, and comes once."""
+        if (header.kind is Kind.DIFFERS) != self._receiving.dry_run:
+            raise Violation(f"a frame {header.kind.name} in a pass that is {self._receiving.dry_run=}")
+        first, count = header.offset // self._terms.block_size, self._terms.blocks(header.size)
+        if not extent_list.contain(self._receiving.extents, header.offset, header.size):
+            raise Violation(f"{header.size} bytes at {header.offset}, which the pass is not about")
+        if header.offset + header.size > self._told:
+            raise Violation(f"{header.size} bytes at {header.offset}, before they were asked for")
+        if blocks.any_marked(self._receiving.changed, first, count):
+            raise Violation(f"{header.size} bytes at {header.offset} a second time")
+
+    def _free_desk(self) -> Desk:
+        while True:
+            try:
+                return self._desks.get(timeout=_GLANCE)
+            except queue.Empty:
+                self._crew.check()
+
+    def _close(self, totals: Totals) -> None:
+        whole = sum(size for _, size in self._receiving.extents)
+        if (
+            totals.frames != self._ledger.arrived
+            or totals.looked_at > whole
+            or totals.changed != self.bytes_changed
+        ):
+            raise Violation(f"totals of {totals.frames} frames, {totals.changed} bytes changed")
+        if totals.complete and totals.looked_at != whole:
+            raise Violation(f"a complete pass over {totals.looked_at} of {whole} bytes")
+        self._ledger.milestone(totals.looked_at)
+        self.totals = totals
+        self._crew.notify()
+
+    # Applying
+
+    def _apply(self) -> None:
+        desk = Desk(self._terms)
+        while (frame := self._next_frame()) is not None:
+            changed = self._apply_frame(frame, desk)
+            if frame.desk is not None:
+                self._desks.put(frame.desk)
+            self._ledger.apply(frame.number, changed)
+            if self.totals is not None or self._ledger.unflushed >= FLUSH_EVERY:
+                self._crew.notify()
+
+    def _next_frame(self) -> _Frame | None:
+        while True:
+            try:
+                return self._arrived.get(timeout=_GLANCE)
+            except queue.Empty:
+                self._crew.check()
+
+    def _apply_frame(self, frame: _Frame, spare: Desk) -> int:
+        """Apply one frame; the bytes of the target that it changed."""
+        header = frame.header
+        if header.kind is Kind.DIFFERS:
+            return 0
+        slots = self._terms.digests_of(header.offset, header.size)
+        if frame.desk is None:
+            digests: bytes | memoryview = self._hasher.of_zeros(header.offset, header.size)
+        else:
+            digests = frame.desk.digests[: slots.stop - slots.start]
+            data = self._unpacked(frame.desk, header, spare)
+            self._check_digests(data, digests, header, spare)
+        self._open_gate()
+        table = self._receiving.table
+        if table is not None:
+            # Not known until the write has ended.
+            table[slots] = bytes(slots.stop - slots.start)
+        if frame.desk is None:
+            self._zero(header.offset, header.size)
+        else:
+            self._write(data, header.offset)
+        if table is not None:
+            table[slots] = digests
+        return header.size
+
+    def _unpacked(self, desk: Desk, header: Header, spare: Desk) -> memoryview:
+        if header.codec is Codec.NONE:
+            return desk.data[: header.size]
+        packed = header.payload - self._terms.blocks(header.size) * self._terms.digest_size
+        data = spare.data[: header.size]
+        compression.unpack(header.codec, desk.data[:packed], data)
+        return data
+
+    def _check_digests(self, data: memoryview, digests: memoryview, header: Header, spare: Desk) -> None:
+        found = spare.digests[: len(digests)]
+        self._hasher.hash(data, found)
+        if found != digests:
+            raise Violation(f"data for {header.size} bytes at {header.offset} that is not what was hashed")
+
+    def _open_gate(self) -> None:
+        if self._gate_open:
+            return
+        with self._gate_lock:
+            if not self._gate_open:
+                self._receiving.gate()
+                self._gate_open = True
+
+    def _zero(self, offset: int, size: int) -> None:
+        opened, at = self._receiving.opened, self._receiving.base + offset
+        if size >= HOLE_WORTH and at % PAGE == size % PAGE == 0 and punch(opened.fd, at, size):
+            with self._counting:
+                self.zeroed += size
+            return
+        for piece, length in extent_list.pieces([(offset, size)], self._terms.segment):
+            self._write(self._reader.zeros[:length], piece)
+
+    def _write(self, data: memoryview, offset: int) -> None:
+        opened, at = self._receiving.opened, self._receiving.base + offset
+        body = len(data) - len(data) % opened.align
+        self._write_fully(opened.fd, data[:body], at)
+        self._write_fully(opened.tail_fd, data[body:], at + body)
+        with self._counting:
+            self.bytes_written += len(data)
+
+    def _write_fully(self, fd: int, data: memoryview, at: int) -> None:
+        while data:
+            try:
+                count = os.pwrite(fd, data, at)
+            except OSError as error:
+                raise Failed(
+                    self._receiving.opened.device.path,
+                    f"cannot be written at byte {at}: {error.strerror}",
+                    "check the device and `dmesg`, then run the same command again",
+                ) from error
+            at += count
+            data = data[count:]
+
+    # Making durable
+
+    def _flush(self) -> None:
+        try:
+            self._flush_all()
+        except Failed:
+            self.flush_failed = True
+            raise
+
+    def _flush_all(self) -> None:
+        while not self._all_applied():
+            self._crew.wait_for(lambda: self._all_applied() or self._ledger.unflushed >= FLUSH_EVERY)
+            if not self._all_applied():
+                self._flush_behind()
+        frames, size = self._ledger.flushing()
+        if not self._receiving.dry_run:
+            devices.make_durable(self._receiving.opened)
+        self._ledger.flushed(frames, size)
+        self._finished = True
+        for _ in range(APPLIERS):
+            self._arrived.put(None)
+        self._crew.notify()
+
+    def _all_applied(self) -> bool:
+        return self.totals is not None and self._ledger.applied == self._ledger.arrived
+
+    def _flush_behind(self) -> None:
+        frames, size = self._ledger.flushing()
+        devices.flush(self._receiving.opened)
+        self._ledger.flushed(frames, size)
+        if self._receiving.acknowledge:
+            self._link.send(Kind.DURABLE, offset=frames)
+
+    def done(self, stamp: str = "") -> Done:
+        """The acknowledgement that everything is applied and durable."""
+        return Done(
+            frames=self._ledger.arrived,
+            read=self.bytes_read,
+            written=self.bytes_written,
+            zeroed=self.zeroed,
+            stamp=stamp,
+        )
