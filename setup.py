@@ -22,4 +22,11 @@ CORE = Extension(
     extra_link_args=["-pthread", *(SANITIZE[:1] if os.environ.get("BLOCKSYNC_SANITIZE") else [])],
 )
 
-setup(ext_modules=cythonize([CORE], language_level=3))
+RUNS = Extension(
+    "blocksync._runs",
+    ["src/blocksync/_runs.pyx"],
+    extra_compile_args=["-std=gnu11", *EXTRA],
+    extra_link_args=SANITIZE[:1] if os.environ.get("BLOCKSYNC_SANITIZE") else [],
+)
+
+setup(ext_modules=cythonize([CORE, RUNS], language_level=3))
