@@ -13,6 +13,7 @@ import blocksync.cli
 from blocksync import locations, progress
 from blocksync.errors import Interrupted, Usage
 from blocksync.sizes import parse_size
+from blocksync.transports.choice import Kind
 from orchestrate import job, show, source
 from orchestrate.layout.table import TableKind
 from orchestrate.plan import file as plan_file
@@ -40,7 +41,7 @@ Override = Annotated[
 ]
 Accel = Annotated[str, typer.Option("--accel", help="auto, kvm or tcg; XEN2KVM_ACCEL wins over it.")]
 Transport = Annotated[
-    str, typer.Option("--transport", help="How a far Xen host is reached: auto, openssh, paramiko or tls.")
+    Kind, typer.Option("--transport", help="How a far Xen host is reached: auto, openssh, paramiko or tls.")
 ]
 Fingerprint = Annotated[
     str | None,

@@ -138,7 +138,7 @@ def cutover(report: "CutoverReport", name: str, *, as_json: bool, color: bool) -
         _print_json(
             {
                 "last_pass": sync_json(report.last_pass),
-                "blake3": report.roots,
+                "proofs": report.proofs,
                 "steps": _steps(report.steps),
                 "xml": str(report.xml),
                 "started": report.started,
@@ -146,8 +146,8 @@ def cutover(report: "CutoverReport", name: str, *, as_json: bool, color: bool) -
         )
         return
     console = _console(color=color)
-    for device, root in report.roots.items():
-        console.print(f"{device}: verified, BLAKE3 {root}")
+    for device, proof in report.proofs.items():
+        console.print(f"{device}: verified, {proof}")
     if report.started:
         console.print("[green]the guest runs on KVM[/]")
     else:

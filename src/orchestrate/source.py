@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from blocksync import locations, passes, verify
+from blocksync import hashes, locations, passes, remote, verify
+from blocksync.errors import Differences, Usage
 from blocksync.passes import PassReport, PassRequest
 from blocksync.progress import Report
+from blocksync.transports.choice import Kind, choose
 from blocksync.transports.interface import Transport
-from blocksync.verify import Comparison
 from orchestrate.hosts import FarHost, Host, ThisHost
 
 
@@ -19,7 +20,7 @@ from orchestrate.hosts import FarHost, Host, ThisHost
 class Reach:
     """How a far Xen host is reached: auto, openssh, paramiko or tls; the fingerprint of its host key."""
 
-    transport: str = "auto"
+    transport: Kind = "auto"
     host_key_fingerprint: str | None = None
 
 
@@ -33,8 +34,11 @@ class Source(Protocol):
     def copy(self, request: PassRequest, progress: Report) -> PassReport:
         """One pass, as `blocksync.passes.run`."""
 
-    def compare(self, volume: Path, target: Path, offset: int, size: int, progress: Report) -> Comparison:
-        """The proof, as `blocksync.verify.compare`."""
+    def prove(self, volume: Path, target: Path, offset: int, size: int, progress: Report) -> str:
+        """Read both sides completely, compare them by a hash that nobody can forge, and say what was proven.
+
+        Raises `Differences`.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +51,12 @@ class Here:
         """As `Source.copy`."""
         return passes.run(request, progress=progress)
 
-    def compare(self, volume: Path, target: Path, offset: int, size: int, progress: Report) -> Comparison:
-        """As `Source.compare`."""
-        return verify.compare(volume, target, target_offset=offset, size=size, progress=progress)
+    def prove(self, volume: Path, target: Path, offset: int, size: int, progress: Report) -> str:
+        """As `Source.prove`."""
+        found = verify.compare(volume, target, target_offset=offset, size=size, progress=progress)
+        if not found.equal:
+            raise _differ(volume, found.differing.total)
+        return f"BLAKE3 {found.source_root}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +72,25 @@ class Far:
 
     def copy(self, request: PassRequest, progress: Report) -> PassReport:
         """As `Source.copy`."""
-        # Imported late, here and below: a migration on one machine needs none of it.
-        from blocksync import remote  # noqa: PLC0415
+        return remote.run(request, far="source", transport=self.transport, progress=progress)
 
-        return remote.run(request, transport=self.transport, far="source", progress=progress)
-
-    def compare(self, volume: Path, target: Path, offset: int, size: int, progress: Report) -> Comparison:
-        """As `Source.compare`."""
-        from blocksync import remote  # noqa: PLC0415
-
-        return remote.compare(
-            volume, target, target_offset=offset, size=size, transport=self.transport, progress=progress
+    def prove(self, volume: Path, target: Path, offset: int, size: int, progress: Report) -> str:
+        """As `Source.prove`: a dry pass that trusts no digest file, so that both ends read and hash all."""
+        request = PassRequest(
+            source=volume, target=target, target_offset=offset, size=size, hash=hashes.BLAKE3, dry_run=True
         )
+        report = self.copy(request, progress)
+        if report.bytes_changed or report.bytes_total != size:
+            raise _differ(volume, report.bytes_changed)
+        return f"{-(-size // request.block_size)} blocks with the same cryptographic digest on both hosts"
+
+
+def _differ(volume: Path, differing: int) -> Differences:
+    return Differences(
+        volume,
+        f"differs from its partition after the last pass, by {differing} bytes",
+        "is the guest still running on Xen? Stop it and run the same command again",
+    )
 
 
 @contextmanager
@@ -85,9 +99,9 @@ def opened(xen_host: str | None, reach: Reach) -> Iterator[Source]:
     if xen_host is None:
         yield Here()
         return
-    from blocksync.transports.choice import choose  # noqa: PLC0415
-
     host = locations.parse(f"ssh://{xen_host}/-").host
+    if host is None:
+        raise Usage(xen_host, "is no host", "give [user@]host[:port]")
     transport = choose(host, kind=reach.transport, fingerprint=reach.host_key_fingerprint, notice=_say)
     try:
         yield Far(transport)

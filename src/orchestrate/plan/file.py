@@ -154,7 +154,7 @@ def _check_head(plan: Plan, thing: object) -> None:
         re.compile(plan.boot.expect)
     except ValueError as error:
         raise Usage(thing, f"disk.identity: {error}", _MAKE_AGAIN) from error
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise Usage(thing, f"boot.expect is not a regular expression: {error}", _MAKE_AGAIN) from error
     for argument in plan.boot.arguments:
         # The arguments go into grub.cfg as they are: no quoting, no variable, no second command.

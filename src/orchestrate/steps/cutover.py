@@ -9,7 +9,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from blocksync.errors import Differences, Refused
+from blocksync.errors import Refused
 from orchestrate.job import Job, Phase
 from orchestrate.kvm import accel
 from orchestrate.kvm.domain import DomainSpec, Nic, domain_xml
@@ -36,10 +36,10 @@ class CutoverRequest:
 
 @dataclass(frozen=True, slots=True)
 class CutoverReport:
-    """The last pass, the BLAKE3 root of each copied volume, each step's time, the domain's XML."""
+    """The last pass, what was proven of each copied volume, each step's time, the domain's XML."""
 
     last_pass: SyncReport
-    roots: dict[str, str]
+    proofs: dict[str, str]
     steps: tuple[Step, ...]
     xml: Path
     started: bool
@@ -57,7 +57,7 @@ def run(job: Job, source: Source, request: CutoverRequest, tasks: Tasks, watch: 
     with watch.step("last pass"):
         last = sync.run(job, source, SyncRequest(again=request.again, overrides=request.overrides), tasks)
     with watch.step("verify"):
-        roots = {volume.device: _verified(plan, source, volume, tasks) for volume in plan.copied}
+        proofs = {volume.device: _proof(plan, source, volume, tasks) for volume in plan.copied}
     domain = domain_xml_of(plan, request.accelerator)
     _enter(job, Phase.FINISHING)
     # From here on nothing that was noted about the target's bytes is true.
@@ -69,25 +69,16 @@ def run(job: Job, source: Source, request: CutoverRequest, tasks: Tasks, watch: 
         with watch.step("define and start"):
             libvirt.define(domain)
             libvirt.start(plan.guest.name)
-    return CutoverReport(last, roots, tuple(watch.steps), request.xml, libvirt is not None)
+    return CutoverReport(last, proofs, tuple(watch.steps), request.xml, libvirt is not None)
 
 
 def _enter(job: Job, phase: Phase) -> None:
     job.remember(replace(job.state(), phase=phase))
 
 
-def _verified(plan: Plan, source: Source, volume: Volume, tasks: Tasks) -> str:
-    """The BLAKE3 root hash that the volume and its partition share."""
-    comparison = source.compare(
-        Path(volume.path), plan.target, volume.partition.offset, volume.size, tasks(volume.device)
-    )
-    if comparison.source_root != comparison.target_root:
-        raise Differences(
-            f"volume {volume.device}",
-            f"differs from partition {volume.partition.number} after the last pass",
-            "is the guest still running on Xen? Stop it and run the same command again",
-        )
-    return comparison.source_root
+def _proof(plan: Plan, source: Source, volume: Volume, tasks: Tasks) -> str:
+    place = volume.partition
+    return source.prove(Path(volume.path), plan.target, place.offset, volume.size, tasks(volume.device))
 
 
 def _ready_libvirt(plan: Plan) -> Libvirt:

@@ -1,7 +1,6 @@
 """JSON of `xl list -l`, in the shapes of several versions."""
 
 import json
-from pathlib import Path
 
 import pytest
 

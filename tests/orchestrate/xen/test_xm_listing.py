@@ -1,6 +1,5 @@
 """S-expressions of `xm list -l`."""
 
-from pathlib import Path
 
 import pytest
 
