@@ -27,6 +27,7 @@ WORKLOADS = (
 
 def main() -> None:
     options = _options()
+    load = machine.load()
     # The images are large: a terminated run removes them too.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="blocksync-bench-", dir=options.folder) as folder:
@@ -36,7 +37,7 @@ def main() -> None:
         place.set_up()
         outcomes = [_outcome(make, place, options.rounds) for make in _chosen(options.only)]
         series = [] if options.only else _series(place, options.rounds)
-    settings = page.Settings(size=place.size, rounds=options.rounds, seed=options.seed)
+    settings = page.Settings(size=place.size, rounds=options.rounds, seed=options.seed, load=load)
     page.write(options.output, outcomes, series, described, settings)
     say(f"written: {options.output}")
 

@@ -20,11 +20,16 @@ def describe(folder: Path, programs: list[str]) -> list[tuple[str, str]]:
         ("memory", f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / GIB:.0f} GiB"),
         ("kernel", platform.release().partition("-")[0]),
         ("file system", _file_system(folder)),
-        ("load before the run", f"{os.getloadavg()[0]:.1f} (idle is 0)"),
+        ("load before the run", f"{load():.1f} (idle is 0)"),
         ("date", datetime.now(UTC).strftime("%Y-%m-%d")),
         ("blocksync", f"{package_version('xen2kvm')} on Python {platform.python_version()}"),
     ]
     return rows + [(program, version(program)) for program in programs]
+
+
+def load() -> float:
+    """How many processes wanted a processor, on average over the last minute."""
+    return os.getloadavg()[0]
 
 
 def _processor() -> str:

@@ -23,13 +23,21 @@ Peaks of 10 MB and less all show as about 10 MB.
 """
 
 
+QUIET = 0.5
+BUSY = """\
+**The machine was busy with other work (load {load:.1f}): what follows shows that the bench runs, and
+proves nothing about speed.**
+"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What was asked for: image size in bytes, rounds, seed."""
+    """What was asked for: image size in bytes, rounds, seed; and the load that the machine had before."""
 
     size: int
     rounds: int
     seed: int
+    load: float
 
 
 def write(
@@ -46,6 +54,7 @@ def write(
     (folder / f"{NAME}.json").write_text(json.dumps(_raw(outcomes, machine, settings), indent=1) + "\n")
     parts = [
         HEAD.format(size=settings.size / 2**20, seed=settings.seed, rounds=settings.rounds),
+        *([BUSY.format(load=settings.load)] if settings.load > QUIET else []),
         "## Bars\n\n" + _bars(outcomes, series),
         f"![seconds by pass and tool]({NAME}.svg)\n",
         *(_section(outcome, settings.size) for outcome in outcomes),
