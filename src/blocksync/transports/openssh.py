@@ -91,8 +91,7 @@ class OpenSSH:
         with self._lock:
             if self._folder is not None:
                 self._control("exit", self._folder / "control")
-                shutil.rmtree(self._folder, ignore_errors=True)
-                self._folder = None
+            self._leave()
 
     def describe(self) -> str:
         return f"ssh {self.host}"
@@ -135,8 +134,17 @@ class OpenSSH:
         if not self._control("check", socket):
             # Left behind by a connection that was killed.
             socket.unlink(missing_ok=True)
-            self._connect(socket)
+            try:
+                self._connect(socket)
+            except BaseException:
+                self._leave()
+                raise
         return socket
+
+    def _leave(self) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
 
     def _control(self, request: str, socket: Path) -> bool:
         if not socket.exists():

@@ -12,6 +12,14 @@ from sshd import Server, make_keys, start, stop
 from blocksync.transports.interface import Channel
 
 
+@pytest.fixture(scope="session", autouse=True)
+def control_sockets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Control sockets of near ends that a test kills go with the tests' own folders."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of keys that every sshd takes its own from."""

@@ -60,8 +60,8 @@ def test_a_failed_connection_leaves_nothing(own_server, runtime):
     transport = OpenSSH(own_server.host, own_server.config)
     with pytest.raises(Failed):
         transport.run(["true"])
-    transport.close()
     assert list(runtime.iterdir()) == []
+    transport.close()
 
 
 def test_a_command_never_makes_a_connection_of_its_own(own_server):
