@@ -1,6 +1,5 @@
 """S-expressions of `xm list -l`."""
 
-
 import pytest
 
 from blocksync.errors import Usage
