@@ -4,6 +4,7 @@ It measures and guards the device on its own host, and serves one pass over it, 
 """
 
 import mmap
+import os
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -32,6 +33,15 @@ from blocksync.wire.source import Sending, SourceEnd
 from blocksync.wire.target import Receiving, TargetEnd
 
 BY_NAME = {known.name: known for known in HASHES}
+
+
+def main() -> ExitCode:
+    """`blocksync agent`: serve the near end on the standard streams, on which nobody else may write."""
+    read_fd, write_fd = os.dup(0), os.dup(1)
+    os.dup2(2, 1)
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    return serve(read_fd, write_fd)
 
 
 def serve(read_fd: int, write_fd: int) -> ExitCode:

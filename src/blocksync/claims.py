@@ -8,7 +8,7 @@ from pathlib import Path
 
 from blocksync import digests, history
 from blocksync.digests import Binding, Digests, State
-from blocksync.errors import Failed, Usage
+from blocksync.errors import Usage, telling
 
 Read = Callable[[int, int], bytes]
 
@@ -47,8 +47,6 @@ def commit(table: Digests, before: str, after: str, *, complete: bool) -> None:
     if after != before:
         path = history.path_of(table.path, binding.target)
         written = history.Written(before, after, binding.target_offset, binding.size)
-        try:
+        with telling(path, "cannot be written", "make room in its folder"):
             history.append(path, written)
-        except OSError as error:
-            raise Failed(path, f"cannot be written: {error.strerror}", "make room in its folder") from error
     table.commit(State.DONE if complete else State.PARTIAL, after)

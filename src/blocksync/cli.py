@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 from blocksync import commands
 from blocksync.commands import Values
 from blocksync.errors import BlocksyncError, ExitCode, Interrupted
-from blocksync.progress import Display, display
+from blocksync.progress import Display, Report, display
 from blocksync.sizes import format_size, parse_size
 
 if TYPE_CHECKING:
     from blocksync.passes import PassReport, PassRequest
+    from blocksync.remote.between import Reach
+    from blocksync.verify import Comparison
 
 
 # What typer exits with after Ctrl-C.
@@ -57,6 +59,14 @@ def carry_out(words: list[str]) -> int:
 
 
 def _carry_out(words: list[str]) -> int:
+    if words[:1] == ["agent"]:
+        from blocksync.agent import main as agent  # noqa: PLC0415
+
+        return int(agent())
+    if words[:2] == ["relay", "--"]:
+        from blocksync.transports.relay import main as relay  # noqa: PLC0415
+
+        return relay(words[2:])
     plain = commands.read(words)
     if plain is None:
         from blocksync.terminal import app  # noqa: PLC0415
@@ -69,10 +79,8 @@ def _carry_out(words: list[str]) -> int:
 
 def sync(values: Values) -> ExitCode:
     """`blocksync sync`"""
-    from blocksync import passes  # noqa: PLC0415
-
     with _display(values) as shown:
-        report = passes.run(_request(values), progress=shown.task("sync"))
+        report = _sync(values, shown.task("sync"))
     for note in report.notes:
         print(f"note: {note}", file=sys.stderr)
     if values["json"]:
@@ -82,29 +90,46 @@ def sync(values: Values) -> ExitCode:
     return ExitCode.DONE
 
 
+def _sync(values: Values, progress: Report) -> "PassReport":
+    if _is_between_hosts(values):
+        from blocksync.remote import between  # noqa: PLC0415
+
+        return between.sync(*_ends(values), _request(values), _reach(values), progress)
+    from blocksync import passes  # noqa: PLC0415
+
+    return passes.run(_request(values), progress=progress)
+
+
 def verify(values: Values) -> ExitCode:
     """`blocksync verify`"""
-    from blocksync.verify import compare  # noqa: PLC0415
-
-    source, target = _path(values, "source"), _path(values, "target")
     with _display(values) as shown:
-        result = compare(
-            source,
-            target,
-            target_offset=_size(values, "target_offset") or 0,
-            size=_size(values, "size"),
-            direct=bool(values["direct"]),
-            cache=bool(values["cache"]),
-            progress=shown.task("verify"),
-        )
+        result = _verify(values, shown.task("verify"))
+    source, target = _ends(values)
     if values["json"]:
         roots = {"source_root": result.source_root, "target_root": result.target_root}
-        _print_json({"equal": result.equal, **roots, "differing": result.differing.pairs()})
+        differing = result.differing.pairs()
+        _print_json({"equal": result.equal, "hash": result.hash, **roots, "differing": differing})
     else:
         print(f"{result.source_root}  {source}\n{result.target_root}  {target}")
         for offset, length in result.differing.pairs():
             print(f"differs: {length} bytes at {offset}")
     return ExitCode.DONE if result.equal else ExitCode.DIFFERENCES
+
+
+def _verify(values: Values, progress: Report) -> "Comparison":
+    offset, size = _size(values, "target_offset") or 0, _size(values, "size")
+    direct, cache = bool(values["direct"]), bool(values["cache"])
+    if _is_between_hosts(values):
+        from blocksync.remote import between  # noqa: PLC0415
+
+        span = between.Span(target_offset=offset, size=size, direct=direct, cache=cache)
+        return between.verify(*_ends(values), span, _reach(values), progress)
+    from blocksync.verify import compare  # noqa: PLC0415
+
+    source, target = _path(values, "source"), _path(values, "target")
+    return compare(
+        source, target, target_offset=offset, size=size, direct=direct, cache=cache, progress=progress
+    )
 
 
 def tune(values: Values) -> ExitCode:
@@ -203,6 +228,22 @@ def _request(values: Values) -> "PassRequest":
 def _overrides(values: Values) -> frozenset[str]:
     names = values["override"]
     return frozenset(names if isinstance(names, tuple) else ())
+
+
+def _ends(values: Values) -> tuple[str, str]:
+    """Source and target as they were given."""
+    return str(values["source"]), str(values["target"])
+
+
+def _is_between_hosts(values: Values) -> bool:
+    return any(end.startswith("ssh:") for end in _ends(values))
+
+
+def _reach(values: Values) -> "Reach":
+    from blocksync.remote.between import Reach  # noqa: PLC0415
+
+    fingerprint = values["host_key_fingerprint"]
+    return Reach(str(values["transport"]), None if fingerprint is None else str(fingerprint))
 
 
 def _path(values: Values, name: str) -> Path:

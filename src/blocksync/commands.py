@@ -87,9 +87,23 @@ NO_COLOR = Option(
     name="no_color", kind=Kind.FLAG, help="No colours; NO_COLOR in the environment does the same."
 )
 
+TRANSPORT = Option(
+    name="transport",
+    metavar="NAME",
+    default="auto",
+    help="How to reach the other host: openssh, paramiko, tls (for links faster than one ssh), or auto: the "
+    "first of these that is there.",
+)
+FINGERPRINT = Option(
+    name="host_key_fingerprint",
+    metavar="SHA256:...",
+    help="The other host's key, to be trusted instead of known_hosts.",
+)
+WHERE = "Either end may be on another host, as ssh://[user@]host[:port]/path."
+
 SYNC = Command(
     "sync",
-    "Make the target range equal to the source, writing only blocks that differ.",
+    f"Make the target range equal to the source, writing only blocks that differ.\n\n{WHERE}",
     (
         Argument("source", "Device or image file to read; it is never written."),
         Argument("target", "Device or image file to write; a missing file is made, sparse."),
@@ -130,6 +144,8 @@ SYNC = Command(
         DIRECT,
         CACHE,
         OVERRIDE,
+        TRANSPORT,
+        FINGERPRINT,
         JSON,
         LOG_JSON,
         NO_COLOR,
@@ -138,12 +154,13 @@ SYNC = Command(
 
 VERIFY = Command(
     "verify",
-    "Compare both sides completely with BLAKE3; exit code 4 when they differ.",
+    "Compare both sides completely with BLAKE3; exit code 4 when they differ.\n\n"
+    "The source may be on another host, as ssh://[user@]host[:port]/path: each side is then read on its own.",
     (
         Argument("source", "Device or image file that is the original."),
         Argument("target", "Device or image file that must hold the same."),
     ),
-    (TARGET_OFFSET, SIZE, DIRECT, CACHE, JSON, LOG_JSON, NO_COLOR),
+    (TARGET_OFFSET, SIZE, DIRECT, CACHE, TRANSPORT, FINGERPRINT, JSON, LOG_JSON, NO_COLOR),
 )
 
 TUNE = Command(

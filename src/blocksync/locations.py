@@ -1,12 +1,17 @@
-"""Where a device is: `/dev/vg0/root` here, `ssh://[user@]host[:port]/dev/vg0/root` on another host."""
+"""Where a device is: `/dev/vg0/root` here, `ssh://[user@]host[:port]/dev/vg0/root` on another host.
+
+In the path of a URL, %XX stands for a byte (RFC 3986, 2.1).
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from blocksync.errors import Usage
 from blocksync.transports.hosts import Host
 
 SCHEME = "ssh"
+UNSAFE = "\0\r\n"
 WAY_OUT = "write ssh://[user@]host[:port]/path, or a path on this machine"
 
 
@@ -14,26 +19,29 @@ WAY_OUT = "write ssh://[user@]host[:port]/path, or a path on this machine"
 class Location:
     """A path on a host; `host` None is this machine."""
 
-    host: Host | None
     path: Path
+    host: Host | None = None
 
     def __str__(self) -> str:
-        return str(self.path) if self.host is None else f"{SCHEME}://{self.host}{self.path}"
+        return str(self.path) if self.host is None else f"{SCHEME}://{self.host}{quote(str(self.path))}"
 
 
 def parse(text: str) -> Location:
     """The location that a person wrote. Raises Usage."""
-    if any(character in text for character in "\0\r\n"):
+    if any(character in text for character in UNSAFE):
         raise Usage(repr(text), "has a NUL or a line's end in it", WAY_OUT)
     if not text.startswith(f"{SCHEME}:"):
-        return Location(None, Path(text))
+        return Location(Path(text))
     if not text.startswith(f"{SCHEME}://"):
         raise Usage(text, "is no location", WAY_OUT)
-    # As it stands: '?' and '#' may be in a path.
+    # No URL's query or fragment: '?' and '#' may be in a path.
     authority, slash, path = text.removeprefix(f"{SCHEME}://").partition("/")
     if not path:
         raise Usage(text, "names no path on the host", WAY_OUT)
-    return Location(_host(text, authority), Path(slash + path))
+    path = unquote(path)
+    if any(character in path for character in UNSAFE):
+        raise Usage(repr(text), "has a NUL or a line's end in it", WAY_OUT)
+    return Location(Path(slash + path), _host(text, authority))
 
 
 def _host(text: str, authority: str) -> Host:

@@ -31,7 +31,8 @@ class Range:
     overrides: frozenset[str] = frozenset()
 
     def is_direct(self, device: Device) -> bool:
-        return not self.cache if device.is_block else self.direct
+        wanted = not self.cache if device.is_block else self.direct
+        return wanted and devices.can_be_direct(device, self.offset)
 
 
 def find(path: Path) -> Device | None:

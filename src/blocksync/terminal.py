@@ -18,7 +18,8 @@ app = typer.Typer(
 
 
 def _parameter_of_argument(argument: Argument) -> inspect.Parameter:
-    kind = Annotated[Path, typer.Argument(help=argument.help)]
+    # As a string: a Path would make one slash of the two in ssh://host/path.
+    kind = Annotated[Path, typer.Argument(help=argument.help, path_type=str)]
     return inspect.Parameter(argument.name, inspect.Parameter.KEYWORD_ONLY, annotation=kind)
 
 

@@ -136,6 +136,7 @@ class _Pulling:
         try:
             self._far.moment = self._end.moment
             self._watch.see_through(self._end, self._far.crew, self._scope.total)
+            self._watch.show("flush", self._end, self._scope.total)
         except BlocksyncError as error:
             self._far.abandon(error)
             self._keep_what_is_true()

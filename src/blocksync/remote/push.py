@@ -150,6 +150,7 @@ class _Pushing:
         try:
             self._far.moment = end.moment
             self._watch.see_through(end, self._far.crew, self._scope.total)
+            self._watch.show("flush", end, self._scope.total)
         except BlocksyncError as error:
             self._far.abandon(error)
             if isinstance(error, Lost):

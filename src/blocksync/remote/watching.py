@@ -37,6 +37,7 @@ class Watch:
     stop: Stop
     report: Report
     started: float
+    phase: str = "copy"
 
     @property
     def seconds(self) -> float:
@@ -51,9 +52,8 @@ class Watch:
                 if self.stop and not asked:
                     asked = True
                     self._ask(end, crew)
-                self.show("copy", end, total)
+                self.show(self.phase, end, total)
         crew.finish(lambda: end.finished)
-        self.show("flush", end, total)
 
     def _ask(self, end: End, crew: Crew) -> None:
         try:

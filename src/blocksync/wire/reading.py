@@ -7,7 +7,7 @@ import threading
 
 from blocksync._copy import hash_blocks
 from blocksync.devices import Opened
-from blocksync.errors import Failed
+from blocksync.errors import CHECK, Failed, telling
 from blocksync.hashes import XXH3, Hash
 from blocksync.wire.frames import Terms
 
@@ -74,15 +74,14 @@ class Reader:
         ask = -(-size // self._opened.align) * self._opened.align
         while got < size:
             at = self._base + offset + got
-            try:
+            with telling(self._opened.device.path, f"cannot be read at byte {at}"):
                 count = os.preadv(self._opened.fd, [desk.data[got:ask]], at)
-            except OSError as error:
-                raise self._failed(at, error.strerror or str(error)) from error
             if got + count < size:
                 # A direct read must go on from an aligned offset.
                 count -= count % self._opened.align
             if count == 0:
-                raise self._failed(at, "the device ends there")
+                path = self._opened.device.path
+                raise Failed(path, f"cannot be read at byte {at}: the device ends there", CHECK)
             got += count
         with self._lock:
             self._read += size
@@ -111,10 +110,3 @@ class Reader:
             self._hole = (first, data)
         else:
             self._data = (first, os.lseek(self._opened.fd, data, os.SEEK_HOLE))
-
-    def _failed(self, at: int, cause: str) -> Failed:
-        return Failed(
-            self._opened.device.path,
-            f"cannot be read at byte {at}: {cause}",
-            "check the device and `dmesg`, then run the same command again",
-        )

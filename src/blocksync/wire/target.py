@@ -15,7 +15,7 @@ from typing import NamedTuple
 from blocksync import devices
 from blocksync._runs import has_unknown, punch
 from blocksync.devices import Opened
-from blocksync.errors import Failed
+from blocksync.errors import Failed, telling
 from blocksync.hashes import Hash
 from blocksync.wire import blocks, compression, extent_list
 from blocksync.wire.crew import Crew
@@ -366,14 +366,8 @@ class TargetEnd:
 
     def _write_fully(self, fd: int, data: memoryview, at: int) -> None:
         while data:
-            try:
+            with telling(self._receiving.opened.device.path, f"cannot be written at byte {at}"):
                 count = os.pwrite(fd, data, at)
-            except OSError as error:
-                raise Failed(
-                    self._receiving.opened.device.path,
-                    f"cannot be written at byte {at}: {error.strerror}",
-                    "check the device and `dmesg`, then run the same command again",
-                ) from error
             at += count
             data = data[count:]
 

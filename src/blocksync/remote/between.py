@@ -1,0 +1,94 @@
+"""Passes and proofs between ends that are given as locations, one of which is on another host."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import cast
+
+from blocksync import locations
+from blocksync.errors import Usage
+from blocksync.locations import Location
+from blocksync.passes import PassReport, PassRequest
+from blocksync.progress import Report
+from blocksync.remote.comparing import compare
+from blocksync.remote.passes import run
+from blocksync.transports.choice import Kind, choose
+from blocksync.transports.hosts import Host
+from blocksync.transports.interface import Transport
+from blocksync.verify import Comparison
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How the other host is reached: a transport's name, and its host key's fingerprint if that is pinned."""
+
+    transport: str = "auto"
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """What is compared, in bytes, and how it is read; as in a PassRequest."""
+
+    target_offset: int = 0
+    size: int | None = None
+    direct: bool = False
+    cache: bool = False
+
+
+def sync(source: str, target: str, request: PassRequest, reach: Reach, progress: Report) -> PassReport:
+    """A pass from one location to another; see blocksync.remote.run. Raises Usage unless one end is here."""
+    start, end = locations.parse(source), locations.parse(target)
+    host = _the_other_host(start, end)
+    with _reached(host, reach) as transport:
+        return run(
+            replace(request, source=start.path, target=end.path),
+            far="target" if start.host is None else "source",
+            transport=transport,
+            name=str(host),
+            progress=progress,
+        )
+
+
+def verify(source: str, target: str, span: Span, reach: Reach, progress: Report) -> Comparison:
+    """Compare a far source with a target here; see blocksync.remote.compare."""
+    start, end = locations.parse(source), locations.parse(target)
+    host = _the_other_host(start, end)
+    if end.host is not None:
+        raise Usage(
+            target, "is on another host", "run verify on that host, with the source as ssh://HOST/path"
+        )
+    with _reached(host, reach) as transport:
+        return compare(
+            start.path,
+            end.path,
+            target_offset=span.target_offset,
+            size=span.size,
+            direct=span.direct,
+            cache=span.cache,
+            transport=transport,
+            name=str(host),
+            progress=progress,
+        )
+
+
+def _the_other_host(source: Location, target: Location) -> Host:
+    hosts = [end.host for end in (source, target) if end.host is not None]
+    if len(hosts) != 1:
+        raise Usage(f"{source} and {target}", "are both on other hosts", "run this on one of the two hosts")
+    return hosts[0]
+
+
+@contextmanager
+def _reached(host: Host, reach: Reach) -> Iterator[Transport]:
+    kind = cast(Kind, reach.transport)
+    transport = choose(host, kind=kind, fingerprint=reach.fingerprint, notice=_say)
+    try:
+        yield transport
+    finally:
+        transport.close()
+
+
+def _say(notice: str) -> None:
+    print(f"note: {notice}", file=sys.stderr)
