@@ -425,7 +425,8 @@ class _Pass:
         whole = complete and (self._only is None or self._table.header.state is State.DONE)
         state = State.DONE if whole else State.PARTIAL
         header = self._table.header
-        if counters.learned or not self._table.trusted or (header.state, header.stamp) != (state, stamp):
+        touched = counters.learned or self._table.marked or not self._table.trusted
+        if touched or (header.state, header.stamp) != (state, stamp):
             self._table.commit(state, stamp)
 
     def _leave_trace(self, path: Path, stamp: str) -> None:
