@@ -80,7 +80,9 @@ class Extents:
     def aligned(self, block_size: int, size: int) -> "Extents":
         """Widened to whole blocks of a range of `size` bytes, clipped to it, coalesced."""
         starts = np.clip(self.rows[:, 0] // block_size * block_size, 0, size)
-        ends = np.clip(-(-(self.rows[:, 0] + self.rows[:, 1]) // block_size) * block_size, 0, size)
+        # Clipped before rounding up as well: the largest offsets leave no room for that.
+        ends = np.clip(self.rows[:, 0] + self.rows[:, 1], 0, size)
+        ends = np.clip(-(-ends // block_size) * block_size, 0, size)
         keep = ends > starts
         return Extents(np.column_stack((starts[keep], ends[keep] - starts[keep]))).coalesce()
 

@@ -146,3 +146,31 @@ def test_buffers_are_released_even_when_the_collector_finds_a_cycle() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == ""
+
+
+def test_a_stop_after_a_segment_was_read_and_before_the_first_write_is_no_fault(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(os.urandom(65536))
+    target.write_bytes(bytes(65536))
+
+    def stop_and_hash(block: memoryview) -> bytes:
+        copy.stop()
+        return xxh3_128(block)
+
+    with source.open("rb") as left, target.open("r+b") as right:
+        copy = Copy(
+            source_fd=left.fileno(),
+            target_fd=right.fileno(),
+            tail_fd=right.fileno(),
+            size=65536,
+            block_size=4096,
+            segment_size=65536,
+            changed=bytearray(2),
+            digests=bytearray(16 * 16),
+            hasher=stop_and_hash,
+            gate=lambda: None,
+        )
+        copy.work()
+    assert copy.fault() is None
+    assert copy.counters().done == 0
+    assert target.read_bytes() == bytes(65536)

@@ -112,6 +112,14 @@ def test_zeros_over_old_data_become_holes(image: Image, tmp_path: Path) -> None:
     assert target.stat().st_blocks == 0
 
 
+def test_overwriting_without_comparing_writes_zeros_as_well(tmp_path: Path, image: Image) -> None:
+    source, target = tmp_path / "source", image("target", 2 * MIB)
+    source.write_bytes(bytes(2 * MIB))
+    report = sync(source, target, compare=False)
+    assert (report.bytes_written, report.bytes_zeroed) == (2 * MIB, 0)
+    assert target.read_bytes() == bytes(2 * MIB)
+
+
 def test_only_looks_at_the_extents_given(image: Image, tmp_path: Path) -> None:
     source, target = image("source", 8 * MIB), tmp_path / "target"
     sync(source, target)
