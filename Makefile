@@ -10,7 +10,10 @@ GUEST_PACKAGES := debootstrap
 TEST_PACKAGES := btrfs-progs iproute2 libvirt-clients libvirt-daemon-driver-qemu libvirt-daemon-system libxml2-utils \
 	openssh-client openssh-server xfsprogs
 
-.PHONY: help install install-test demo test test-fast test-proofs test-boot lint bench bench-kernels man clean
+PROOFS := tests/blocksync/proofs
+HOSTS := tests/blocksync/transports tests/blocksync/wire tests/blocksync/remote tests/orchestrate/steps/test_far_host.py
+
+.PHONY: help install install-test demo test test-fast test-hosts test-proofs test-boot lint lab test-lab bench bench-kernels man clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -37,7 +40,7 @@ install-test: install .cache/test-packages
 demo: install ## Migrate a demo guest from three bare volumes to a disk that boots
 	$(BIN)/python demo/migrate.py
 
-test: install-test lint test-fast test-proofs test-boot ## Set up and run every test
+test: install-test lint test-fast test-hosts test-proofs test-boot ## Set up and run every test
 
 lint: .venv/installed
 	$(BIN)/ruff check
@@ -45,13 +48,22 @@ lint: .venv/installed
 	$(BIN)/mypy
 
 test-fast: install-test ## The tests that take seconds, under a minute together
-	$(BIN)/pytest --ignore tests/blocksync/proofs -m "not boots and not long"
+	$(BIN)/pytest $(addprefix --ignore=,$(PROOFS) $(HOSTS) tests/lab) -m "not boots and not long"
+
+test-hosts: install-test ## The wire, the transports and the passes between two ends with a real sshd
+	$(BIN)/pytest $(HOSTS) -m "not long"
 
 test-proofs: install-test ## The engine under faults: kill -9, errors at every call, crash states
-	$(BIN)/pytest tests/blocksync/proofs -m "not long"
+	$(BIN)/pytest $(PROOFS) -m "not long"
 
 test-boot: install-test ## The tests that boot guests
-	$(BIN)/pytest -m "boots and not long"
+	$(BIN)/pytest --ignore=tests/lab -m "boots and not long"
+
+lab: install-test ## Build a real Xen host under emulation, with LVM and a guest that writes (minutes; kept in .cache/lab)
+	PYTHONPATH=demo $(BIN)/python tests/lab/lab_build.py
+
+test-lab: lab ## The tests on the real Xen host
+	$(BIN)/pytest --timeout 3000 tests/lab
 
 bench: .venv/installed ## Measure passes beside every peer on PATH, into docs/benchmarks (BENCH="--size 512MiB --rounds 1")
 	$(BIN)/python -m benchmarks.passes $(BENCH)

@@ -12,12 +12,12 @@ from blocksync.transports.hosts import Host
 @pytest.mark.parametrize(
     ("text", "location"),
     [
-        ("/dev/vg0/root", Location(Path("/dev/vg0/root"))),
-        ("disk.raw", Location(Path("disk.raw"))),
-        ("ssh://xenhost/dev/vg0/root", Location(Path("/dev/vg0/root"), Host(None, "xenhost"))),
-        ("ssh://root@XenHost:2222/dev/a", Location(Path("/dev/a"), Host("root", "XenHost", 2222))),
-        ("ssh://[::1]:22/dev/a", Location(Path("/dev/a"), Host(None, "::1", 22))),
-        ("ssh://h/dev/a%20b", Location(Path("/dev/a b"), Host(None, "h"))),
+        ("/dev/vg0/root", Location(host=None, path=Path("/dev/vg0/root"))),
+        ("disk.raw", Location(host=None, path=Path("disk.raw"))),
+        ("ssh://xenhost/dev/vg0/root", Location(host=Host(None, "xenhost"), path=Path("/dev/vg0/root"))),
+        ("ssh://root@XenHost:2222/dev/a", Location(host=Host("root", "XenHost", 2222), path=Path("/dev/a"))),
+        ("ssh://[::1]:22/dev/a", Location(host=Host(None, "::1", 22), path=Path("/dev/a"))),
+        ("ssh://h/dev/a%20b", Location(host=Host(None, "h"), path=Path("/dev/a b"))),
     ],
 )
 def test_a_location_is_read_and_written(text, location):
