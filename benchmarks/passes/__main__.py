@@ -37,8 +37,10 @@ def main() -> None:
         place.set_up()
         outcomes = [_outcome(make, place, options.rounds) for make in _chosen(options.only)]
         series = [] if options.only else _series(place, options.rounds)
-    settings = page.Settings(size=place.size, rounds=options.rounds, seed=options.seed, load=load)
-    page.write(options.output, outcomes, series, described, settings)
+    settings = page.Settings(
+        size=place.size, rounds=options.rounds, seed=options.seed, machine=described, load=load
+    )
+    page.write(options.output, page.PASSES, outcomes, series, settings)
     say(f"written: {options.output}")
 
 

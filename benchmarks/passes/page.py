@@ -10,9 +10,6 @@ from benchmarks.passes.contenders import Contender
 from benchmarks.passes.growth import Series
 from benchmarks.passes.rounds import Outcome
 
-NAME = "passes"
-COLUMNS = ["tool", "median", "fastest to slowest", "rate", "against ours", "peak memory", "flushed"]
-
 HEAD = """\
 # Passes, side by side
 
@@ -30,38 +27,50 @@ proves nothing about speed.**
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page's file name without its end, and how it begins: `head` has {size} (MiB), {seed} and {rounds}."""
+
+    name: str
+    head: str
+
+
+PASSES = Page("passes", HEAD)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What was asked for: image size in bytes, rounds, seed; and the load that the machine had before."""
+    """What was asked for: image size in bytes, rounds, seed; the machine, and the load that it had before."""
 
     size: int
     rounds: int
     seed: int
+    machine: list[tuple[str, str]]
     load: float
 
 
 def write(
     folder: Path,
+    page: Page,
     outcomes: list[Outcome],
     series: list[Series],
-    machine: list[tuple[str, str]],
     settings: Settings,
 ) -> None:
-    """Write passes.md, passes.svg and passes.json into a folder."""
+    """Write a page as NAME.md, NAME.svg and NAME.json into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     bars = [(outcome.workload.title, outcome.medians) for outcome in outcomes]
-    (folder / f"{NAME}.svg").write_text(picture.draw(bars))
-    (folder / f"{NAME}.json").write_text(json.dumps(_raw(outcomes, machine, settings), indent=1) + "\n")
+    (folder / f"{page.name}.svg").write_text(picture.draw(bars))
+    (folder / f"{page.name}.json").write_text(json.dumps(_raw(outcomes, settings), indent=1) + "\n")
     parts = [
-        HEAD.format(size=settings.size / 2**20, seed=settings.seed, rounds=settings.rounds),
+        page.head.format(size=settings.size / 2**20, seed=settings.seed, rounds=settings.rounds),
         *([BUSY.format(load=settings.load)] if settings.load > QUIET else []),
         "## Bars\n\n" + _bars(outcomes, series),
-        f"![seconds by pass and tool]({NAME}.svg)\n",
-        *(_section(outcome, settings.size) for outcome in outcomes),
+        f"![seconds by pass and tool]({page.name}.svg)\n",
+        *(_section(outcome, outcome.workload.size or settings.size) for outcome in outcomes),
         *(_series(each) for each in series),
-        "## The machine\n\n" + _table(("what", "value"), machine),
+        "## The machine\n\n" + _table(("what", "value"), settings.machine),
     ]
-    (folder / f"{NAME}.md").write_text("\n".join(parts))
+    (folder / f"{page.name}.md").write_text("\n".join(parts))
 
 
 def _bars(outcomes: list[Outcome], series: list[Series]) -> str:
@@ -99,16 +108,20 @@ def _row(contender: Contender, outcome: Outcome, size: int) -> tuple[str, ...]:
         return (contender.name, "missing", "", "", "", "", "")
     median = outcome.medians[contender.name]
     seconds = [timing.seconds for timing in timings]
-    ours = outcome.medians.get("blocksync")
+    ours = outcome.medians.get(outcome.workload.ours)
     return (
         contender.name,
         f"{median:.3f} s",
         f"{min(seconds):.3f} to {max(seconds):.3f} s",
-        f"{size / median / 1e9:.2f} GB/s",
+        _rate(size / median),
         "" if ours is None else f"{median / ours:.2f}",
         f"{max(timing.peak for timing in timings) / 1e6:.0f} MB",
         "yes" if contender.flushed else "no",
     )
+
+
+def _rate(rate: float) -> str:
+    return f"{rate / 1e9:.2f} GB/s" if rate >= 1e8 else f"{rate / 1e6:.2f} MB/s"
 
 
 def _series(series: Series) -> str:
@@ -120,13 +133,13 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _raw(outcomes: list[Outcome], machine: list[tuple[str, str]], settings: Settings) -> dict[str, object]:
+def _raw(outcomes: list[Outcome], settings: Settings) -> dict[str, object]:
     return {
         "format": 1,
         "size": settings.size,
         "rounds": settings.rounds,
         "seed": settings.seed,
-        "machine": dict(machine),
+        "machine": dict(settings.machine),
         "seconds": {
             outcome.workload.title: {
                 name: [round(timing.seconds, 4) for timing in timings]

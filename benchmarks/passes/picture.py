@@ -40,7 +40,7 @@ def draw(groups: list[tuple[str, dict[str, float]]]) -> str:
 
 
 def _bar(name: str, seconds: float, share: float, y: int) -> str:
-    kind = "ours" if name == "blocksync" else "peer"
+    kind = "ours" if name.partition(",")[0] == "blocksync" else "peer"
     width = max(1.0, share * (WIDTH - NAMES - ROOM))
     middle = y + BAR - 5
     return (

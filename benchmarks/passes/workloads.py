@@ -39,7 +39,8 @@ class Workload:
     """One pass as every contender makes it.
 
     `writes` says that there is something to write and so to flush; `facts` are looked at once, after the
-    rounds.
+    rounds. `ours` is the contender that the others are set against; `size` the bytes of a pass, when they are
+    not those of the run's image.
     """
 
     title: str
@@ -47,6 +48,8 @@ class Workload:
     bars: tuple[Bar, ...]
     writes: bool = False
     facts: Callable[[], list[str]] = list
+    ours: str = "blocksync"
+    size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
