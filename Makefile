@@ -7,7 +7,7 @@ CORE := $(wildcard src/blocksync/*.pyx src/blocksync/native/*) setup.py pyprojec
 RUN_PACKAGES := grub-common grub-pc-bin qemu-system-x86 qemu-utils util-linux e2fsprogs fdisk
 BUILD_PACKAGES := gcc libc6-dev libxxhash-dev python3-dev python3-venv make
 GUEST_PACKAGES := debootstrap
-TEST_PACKAGES := btrfs-progs iproute2 libvirt-clients libvirt-daemon-driver-qemu libvirt-daemon-system libxml2-utils \
+TEST_PACKAGES := btrfs-progs groff-base iproute2 libvirt-clients libvirt-daemon-driver-qemu libvirt-daemon-system libxml2-utils \
 	openssh-client openssh-server xfsprogs
 
 PROOFS := tests/blocksync/proofs
@@ -48,7 +48,7 @@ lint: .venv/installed
 	$(BIN)/mypy
 
 test-fast: install-test ## The tests that take seconds, under a minute together
-	$(BIN)/pytest $(addprefix --ignore=,$(PROOFS) $(HOSTS) tests/lab) -m "not boots and not long"
+	$(BIN)/pytest -n 2 --dist loadfile $(addprefix --ignore=,$(PROOFS) $(HOSTS) tests/lab) -m "not boots and not long"
 
 test-hosts: install-test ## The wire, the transports and the passes between two ends with a real sshd
 	$(BIN)/pytest $(HOSTS) -m "not long"

@@ -8,6 +8,8 @@ from blocksync.errors import Failed, Usage
 from orchestrate.kvm import accel
 from orchestrate.kvm.accel import choose, domain_type, kvm_verdict, run_probe
 
+pytestmark = pytest.mark.boots
+
 SOURCE = Path(accel.__file__).with_name("probe.S")
 needs_qemu = pytest.mark.skipif(not shutil.which("qemu-system-x86_64"), reason="needs qemu-system-x86")
 

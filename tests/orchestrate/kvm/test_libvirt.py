@@ -15,6 +15,8 @@ from blocksync.errors import Failed
 from orchestrate.kvm.domain import DomainSpec, domain_xml
 from orchestrate.kvm.libvirt import DiskUse, Libvirt, Unreachable, default_uri
 
+pytestmark = pytest.mark.boots
+
 
 @pytest.fixture
 def images() -> Iterator[Path]:

@@ -16,6 +16,8 @@ from boot_sectors import printing
 from blocksync.errors import Failed, Usage
 from orchestrate.kvm.machine import FATAL, Machine, MachineSpec
 
+pytestmark = pytest.mark.boots
+
 pytestmark = pytest.mark.skipif(not shutil.which("qemu-system-x86_64"), reason="needs qemu-system-x86")
 
 DISK_BYTES = 1 << 20
