@@ -17,7 +17,7 @@ from blocksync.hashes import BLAKE3, XXH3
 from blocksync.passes import PassRequest
 
 BUDGETS = [
-    pytest.param(settings(max_examples=400, derandomize=True), id="ci"),
+    pytest.param(settings(max_examples=250, derandomize=True), id="ci"),
     pytest.param(settings(max_examples=50_000), id="long", marks=pytest.mark.long),
 ]
 QUIET = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}

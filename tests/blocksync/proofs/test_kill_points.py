@@ -16,7 +16,7 @@ KIB = 1024
 KILLED = -9
 KILLS = (Action.KILL_BEFORE, Action.KILL_TORN, Action.KILL_AFTER)
 
-POINTS = [44, pytest.param(800, marks=pytest.mark.long)]
+POINTS = [40, pytest.param(800, marks=pytest.mark.long)]
 TIMED_POINTS = [12, pytest.param(200, marks=pytest.mark.long)]
 
 # size, target offset, bytes after the range, block size, with a digest file, after an earlier pass

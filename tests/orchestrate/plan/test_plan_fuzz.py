@@ -13,7 +13,7 @@ from orchestrate.plan.model import Plan
 
 GOLDEN = [path.read_text() for path in sorted((Path(__file__).parent / "golden").glob("*.toml"))]
 BUDGETS = [
-    pytest.param(settings(max_examples=400, derandomize=True), id="ci"),
+    pytest.param(settings(max_examples=250, derandomize=True), id="ci"),
     pytest.param(settings(max_examples=50_000), id="long", marks=pytest.mark.long),
 ]
 QUIET = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
