@@ -16,9 +16,10 @@ from boot_sectors import printing
 from blocksync.errors import Failed, Usage
 from orchestrate.kvm.machine import FATAL, Machine, MachineSpec
 
-pytestmark = pytest.mark.boots
-
-pytestmark = pytest.mark.skipif(not shutil.which("qemu-system-x86_64"), reason="needs qemu-system-x86")
+pytestmark = [
+    pytest.mark.boots,
+    pytest.mark.skipif(not shutil.which("qemu-system-x86_64"), reason="needs qemu-system-x86"),
+]
 
 DISK_BYTES = 1 << 20
 LOGIN = "Debian GNU/Linux 12 web ttyS0\r\n\r\nweb login: "
