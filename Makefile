@@ -13,7 +13,7 @@ TEST_PACKAGES := btrfs-progs groff-base iproute2 libvirt-clients libvirt-daemon-
 PROOFS := tests/blocksync/proofs
 HOSTS := tests/blocksync/transports tests/blocksync/wire tests/blocksync/remote tests/orchestrate/steps/test_far_host.py
 
-.PHONY: help install install-test demo test test-fast test-hosts test-proofs test-boot lint lab test-lab bench bench-kernels man clean
+.PHONY: help install install-test demo test test-fast test-hosts test-proofs test-boot test-long test-asan lint lab test-lab bench bench-kernels man clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -58,6 +58,21 @@ test-proofs: install-test ## The engine under faults: kill -9, errors at every c
 
 test-boot: install-test ## The tests that boot guests
 	$(BIN)/pytest --ignore=tests/lab -m "boots and not long"
+
+test-long: install-test ## The proofs and fuzzers with larger budgets than CI has (an hour)
+	$(BIN)/pytest --ignore=tests/lab --timeout 3600 -m "long and not boots"
+
+# Built beside the installed core, never over it.
+ASAN := $(CURDIR)/.cache/asan
+ASAN_ENVIRONMENT = PYTHONPATH=$(ASAN)/lib PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
+	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)"
+
+test-asan: install-test ## The engine's tests with its core built under AddressSanitizer and UBSan
+	rm -rf $(ASAN)
+	BLOCKSYNC_SANITIZE=1 $(BIN)/python setup.py -q build --build-base $(ASAN)/build --build-lib $(ASAN)/lib
+	$(ASAN_ENVIRONMENT) $(BIN)/python -c "import sys, blocksync._copy as core; sys.exit('asan' not in core.__file__)"
+	$(ASAN_ENVIRONMENT) $(BIN)/pytest $(addprefix --ignore=,$(HOSTS)) -m "not long" tests/blocksync
 
 lab: install-test ## Build a real Xen host under emulation, with LVM and a guest that writes (minutes; kept in .cache/lab)
 	PYTHONPATH=demo $(BIN)/python tests/lab/lab_build.py
