@@ -91,14 +91,15 @@ def make(
     """Snapshots of all volumes, in their order, for pass `number` of a job.
 
     They are of one moment if there is a single volume, or with a `hold`. Raises Usage for names that LVM
-    would refuse and for a pass that has snapshots already, Refused (guard `space`) when the stores do not fit,
-    Failed when LVM or the hold fails: none of them is left then.
+    would refuse and for a pass that has snapshots already, Refused (guard `space`) when the stores do not
+    fit, Failed when LVM or the hold fails: none of them is left then.
     """
     names = [_name(job, each, number) for each in volumes]
     stores = [store_size(each.size, share) for each in volumes]
     _check_space(run, volumes, stores)
     tags = [TAG, _job_tag(job), f"{TAG}-pass-{number}", f"{TAG}-boot-{boot_id(run)}"]
-    taken = [each for each in ours(run, job) if each.name in names]
+    wanted = [f"{volume.group}/{name}" for volume, name in zip(volumes, names, strict=True)]
+    taken = [each for each in ours(run, job) if each.full_name in wanted]
     if taken:
         raise Usage(taken[0].path, "was left by an earlier run", "remove it first, or number the pass anew")
     commands = [
@@ -107,11 +108,12 @@ def make(
     try:
         status, output = run(["sh", "-c", _script(commands, hold)])
         _check_made(status, output, hold)
-        return [_found(run, volume.group, name) for volume, name in zip(volumes, names, strict=True)]
+        made = {each.full_name: each for each in ours(run, job)}
+        return [made[name] for name in wanted]
     except BaseException:
         # What broke first is what the user has to know; what is left is found at the next start.
         with suppress(BlocksyncError):
-            remove(run, [each for each in ours(run, job) if each.name in names])
+            remove(run, [each for each in ours(run, job) if each.full_name in wanted])
         raise
 
 
@@ -202,7 +204,7 @@ def _script(commands: Sequence[Sequence[str]], hold: Hold | None) -> str:
             f"release() {{ status=$?; trap - EXIT; {release} >&2 || status={_STILL_HELD}; exit $status; }}",
             "trap release EXIT",
             "trap 'exit 143' HUP INT TERM PIPE",
-            f"{shlex.join(hold.seize)} >&2 || exit",
+            f"{shlex.join(hold.seize)} >&2 || {{ status=$?; trap - EXIT; {release} >&2; exit $status; }}",
         ]
     lines += [f"{shlex.join(command)} >&2 || exit" for command in commands]
     return "\n".join(lines)
@@ -216,13 +218,6 @@ def _check_made(status: int, output: bytes, hold: Hold | None) -> None:
         )
     if status:
         raise Failed("lvcreate", cause, "see that the group has room, and no snapshot of that name")
-
-
-def _found(run: Run, group: str, name: str) -> Volume:
-    found = find(run, group, name)
-    if found is None:
-        raise Failed(f"{group}/{name}", "was made and is not there", "look for it with `lvs`")
-    return found
 
 
 def _check_space(run: Run, volumes: Sequence[Volume], stores: Sequence[int]) -> None:
