@@ -27,6 +27,15 @@ def build(path: Path, size: int, seed: int) -> None:
         os.fsync(file.fileno())
 
 
+def build_random(path: Path, size: int, seed: int) -> None:
+    """Write an image of bytes that no compressor makes fewer, and flush it."""
+    source = np.random.default_rng(seed)
+    with path.open("wb", buffering=0) as file:
+        for at in range(0, size, STRIPE):
+            _write(file.fileno(), memoryview(source.bytes(min(STRIPE, size - at))), at)
+        os.fsync(file.fileno())
+
+
 def _stripe(number: int, lines: np.ndarray, source: np.random.Generator) -> memoryview:
     match number % 4:
         case 0:

@@ -1,0 +1,1 @@
+"""Passes between two hosts, side by side with every peer that is installed: `make bench-remote`."""
