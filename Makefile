@@ -13,7 +13,7 @@ TEST_PACKAGES := btrfs-progs groff-base iproute2 libvirt-clients libvirt-daemon-
 PROOFS := tests/blocksync/proofs
 HOSTS := tests/blocksync/transports tests/blocksync/wire tests/blocksync/remote tests/orchestrate/steps/test_far_host.py
 
-.PHONY: help install install-test demo test test-fast test-hosts test-proofs test-boot test-long test-asan lint lab test-lab bench bench-kernels man clean
+.PHONY: help install install-test demo test test-fast test-hosts test-proofs test-boot test-long test-asan lint lab test-lab bench bench-remote bench-kernels man clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -82,6 +82,9 @@ test-lab: lab ## The tests on the real Xen host
 
 bench: .venv/installed ## Measure passes beside every peer on PATH, into docs/benchmarks (BENCH="--size 512MiB --rounds 1")
 	$(BIN)/python -m benchmarks.passes $(BENCH)
+
+bench-remote: install-test ## Measure passes between two hosts beside their peers, into docs/benchmarks (BENCH as above)
+	$(BIN)/python -m benchmarks.remote $(BENCH)
 
 bench-kernels: .venv/installed ## Measure hashing, comparing and coalescing by block size
 	$(BIN)/pytest --override-ini addopts= --benchmark-only --benchmark-columns=min,median,rounds benchmarks/kernels
