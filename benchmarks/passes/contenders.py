@@ -27,7 +27,8 @@ class Contender:
 
     `program` is what has to be on PATH. `flushed` says whether the run ends only when its writes are
     durable. `reset` brings the images and the contender's own state back before each run. `figure` takes
-    the program's own result, in seconds, from its output, where that is the fair figure (fio).
+    the program's own result, in seconds, from its output, where that is the fair figure (fio). `rated` says
+    whether it looks at the whole image, so that a rate means something.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Contender:
     flushed: bool = True
     reset: Callable[[], None] = lambda: None
     figure: Callable[[str], float] | None = None
+    rated: bool = True
 
     @property
     def present(self) -> bool:

@@ -113,7 +113,7 @@ def _row(contender: Contender, outcome: Outcome, size: int) -> tuple[str, ...]:
         contender.name,
         f"{median:.3f} s",
         f"{min(seconds):.3f} to {max(seconds):.3f} s",
-        _rate(size / median),
+        _rate(size / median) if contender.rated else "",
         "" if ours is None else f"{median / ours:.2f}",
         f"{max(timing.peak for timing in timings) / 1e6:.0f} MB",
         "yes" if contender.flushed else "no",

@@ -93,9 +93,10 @@ def unchanged(site: Site) -> Workload:
     remembered = ("--digests", place.digests("blocksync"))
     ours = [site.ours(each, *remembered) for each in TRANSPORTS]
     one_block = ("--size", BLOCK, "--digests", place.digests("one-block"))
-    starts = [site.ours(each, *one_block, name=", one block") for each in TRANSPORTS]
+    starts = [replace(site.ours(each, *one_block, name=", one block"), rated=False) for each in TRANSPORTS]
     local = site.local("--digests", place.digests("local"))
-    local_start = site.local("--size", BLOCK, "--digests", place.digests("local-one-block"), name=LOCAL_START)
+    one_block = ("--size", BLOCK, "--digests", place.digests("local-one-block"))
+    local_start = replace(site.local(*one_block, name=LOCAL_START), rated=False)
     place.copied(place.target_of("others"))
     _remembered(site, *ours, *starts, local, local_start)
 
@@ -112,7 +113,7 @@ def unchanged(site: Site) -> Workload:
         "Nothing changed, digests at hand",
         (
             *(*ours, *starts, local, local_start),
-            site.peer("ssh far true", "ssh", "ssh", HOST, "true"),
+            replace(site.peer("ssh far true", "ssh", "ssh", HOST, "true"), rated=False),
             *(_remembering_peer(site), *_forgetting_peers(site)),
         ),
         tuple(map(bar, TRANSPORTS)),
