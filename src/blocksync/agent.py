@@ -15,7 +15,7 @@ from blocksync.errors import BlocksyncError, ExitCode, Refused
 from blocksync.hashes import HASHES, Hash
 from blocksync.targets import Range
 from blocksync.wire import extent_list, frames
-from blocksync.wire.compression import CODECS, Packer
+from blocksync.wire.compression import CODECS
 from blocksync.wire.conversation import (
     await_greeting,
     await_hello,
@@ -115,7 +115,7 @@ class _Agent:
             extents=extents,
             table=memoryview(mmap.mmap(-1, max(terms.all_blocks * terms.digest_size, 1))),
             changed=bytearray(-(-terms.all_blocks // 8)),
-            packer=Packer(start.codecs),
+            codecs=start.codecs,
             gate=lambda: None,
             dry_run=start.dry_run,
         )

@@ -1,5 +1,5 @@
 # Newer ways of writing this are what old hosts do not have.
-# ruff: noqa: B904, B905, N818, PLR0917, PTH116, PTH123, SIM105, SIM115, UP004, UP024, UP031
+# ruff: noqa: B904, B905, PLR0917, PTH116, PTH123, SIM105, SIM115, UP004, UP024, UP031
 """The far end of a pass where nothing is installed: a source, in one file, for Python 2.6 to 3.13.
 
 It is sent over the channel to a loader (see remote/bootstrap.py), runs from memory and leaves nothing behind.
@@ -92,7 +92,8 @@ class Link(object):
         self.write_fd = write_fd
         self.lock = threading.Lock()
         self.heard = self.said = time.time()
-        self.waited = 0.0
+        # Seconds that sending took so far: with `sent`, how fast the link takes bytes.
+        self.busy = 0.0
         self.sent = 0
         self.rate = 0
         self.due = 0.0
@@ -181,14 +182,13 @@ class Link(object):
                 count = os.write(self.write_fd, piece)
             except OSError as error:
                 self.again(error)
-                before = time.time()
                 self.wait(self.write_fd, select.POLLOUT, max(since, self.said, self.heard))
-                self.waited += time.time() - before
                 continue
             self.said = time.time()
             self.sent += count
             self.due = max(self.due, self.said) + (count / float(self.rate) if self.rate else 0)
             at += count
+        self.busy += time.time() - since
 
     def allowed(self):
         # type: () -> int
@@ -479,7 +479,7 @@ class Packer(object):
         self.allowed = allowed
         self.skip = 0
         self.sent = 0
-        self.waited = 0.0
+        self.busy = 0.0
 
     def pack(self, data):
         # type: (bytes) -> tuple[int, bytes]
@@ -497,10 +497,10 @@ class Packer(object):
     def pays(self, saved, spent):
         # type: (int, float) -> bool
         """Whether sending `saved` bytes would have taken longer than `spent` seconds, as the link is now."""
-        sent, waited = self.link.sent - self.sent, self.link.waited - self.waited
+        sent, busy = self.link.sent - self.sent, self.link.busy - self.busy
         if sent > 16 * SEGMENT:
-            self.sent, self.waited = self.link.sent, self.link.waited
-        return sent > 0 and waited / sent * saved > spent
+            self.sent, self.busy = self.link.sent, self.link.busy
+        return sent > 0 and busy / sent * saved > spent
 
 
 def pieces(extents, most):

@@ -30,8 +30,8 @@ class Comparison:
     """BLAKE3 of each side's range in hexadecimal, as `b3sum` prints it, and where they differ (4 KiB grain,
     offsets into the source).
 
-    Between two hosts, `hash` says which digests were compared, of blocks of 64 KiB, which is then the grain; the
-    roots are BLAKE3 of all of them in order, and the source's is empty when the sides differ.
+    Between two hosts, `hash` says which digests were compared, of blocks of 64 KiB, which is then the grain;
+    the roots are BLAKE3 of all of them in order, and the source's is empty when the sides differ.
     """
 
     source_root: str

@@ -36,6 +36,7 @@ class FarEnd:
         self.name = name
         self.crew = Crew()
         self.moment: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        self._patience = patience
         self._channel = transport.run(bootstrap.argv())
         self.link = Link(
             self._channel.stdout.fileno(),
@@ -48,7 +49,6 @@ class FarEnd:
         except BaseException:
             self.close()
             raise
-        self.link.patience = patience
 
     def __enter__(self) -> Self:
         return self
@@ -138,6 +138,8 @@ class FarEnd:
                 f"says {printable(greeting.decode(errors='replace'))!r} instead of a greeting",
                 "see that its shell prints nothing for commands (`ssh HOST true` must be silent)",
             )
+        # From here on, who is there says so.
+        self.link.patience = self._patience
         self.link.greet()
 
     def _greeting(self) -> bytes:

@@ -46,11 +46,11 @@ class Pull:
             dry_run=request.dry_run,
             overrides=request.overrides,
         )
-        targets.guard(span, self.target)
         if self.target is not None and far.same_kernel:
             here = near.there(request.source, source)
             if here is not None:
                 guards.not_the_source(here, self.target, span.offset, span.size)
+        targets.guard(span, self.target)
         with ExitStack() as stack:
             # Before the target is closed, no thread may still write to it.
             opened = stack.enter_context(targets.opened(span, self.target))
@@ -164,8 +164,8 @@ class _Pulling:
         stamp = history.stamp(self._opened)
         whole = complete and self._scope.is_complete(table)
         state = State.DONE if whole else State.PARTIAL
-        learned = end.bytes_read or end.gate_open or not table.trusted
-        if learned or (table.header.state, table.header.stamp) != (state, stamp):
+        touched = end.bytes_read or table.marked or not table.trusted
+        if touched or (table.header.state, table.header.stamp) != (state, stamp):
             claims.commit(table, self._stamp, stamp, complete=whole)
 
     def _outcome(self, totals: Totals) -> Outcome:

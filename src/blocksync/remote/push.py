@@ -14,7 +14,6 @@ from blocksync.remote.far_end import FarEnd
 from blocksync.remote.near import Outcome, Scope
 from blocksync.remote.watching import Watch
 from blocksync.wire import extent_list
-from blocksync.wire.compression import Packer
 from blocksync.wire.conversation import expect, say, send_extents
 from blocksync.wire.extent_list import Pair
 from blocksync.wire.frames import MOST_DIGESTS
@@ -136,7 +135,7 @@ class _Pushing:
             extents=self._scope.extents,
             table=table,
             changed=self._blocks,
-            packer=Packer(self._far.hello.codecs),
+            codecs=self._far.hello.codecs,
             gate=self._before_first_change,
             remember=self._table is not None,
             dry_run=request.dry_run,

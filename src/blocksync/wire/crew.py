@@ -13,7 +13,7 @@ LAST_WORDS = 2.0
 _GLANCE = 0.5
 
 
-class Stopped(Exception):  # noqa: N818
+class Stopped(Exception):
     """Another thread failed; this one has nothing to report."""
 
 

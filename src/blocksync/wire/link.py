@@ -51,8 +51,8 @@ class Link:
         self.peer = peer
         self.sent = 0
         self.received = 0
-        # Seconds that senders waited because the other end, or the way there, was slower than they.
-        self.waited = 0.0
+        # Seconds that sending took so far: with `sent`, how fast the link takes bytes.
+        self.busy = 0.0
         self.patience = patience
         self._rate = bytes_per_second
         self._due = 0.0
@@ -158,15 +158,14 @@ class Link:
             try:
                 count = os.writev(self._write_fd, piece)
             except BlockingIOError:
-                before = time.monotonic()
                 self._wait(self._poll_out, lambda: max(since, self._said, self._heard))
-                self.waited += time.monotonic() - before
                 continue
             except OSError as error:
                 raise self._lost(error.strerror or str(error)) from error
             self._said = time.monotonic()
             self.sent += count
             views = _rest(views, count)
+        self.busy += time.monotonic() - since
 
     def _allowed(self, views: list[memoryview]) -> list[memoryview]:
         """As much of a frame as the rate lets through now; waits for it."""

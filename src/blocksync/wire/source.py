@@ -32,8 +32,8 @@ class Sending:
     """What the source's end of one pass is about.
 
     `table` has one digest a block of what the target holds, as far as this end knows it; zero means unknown.
-    With `remember` it is kept up with what is sent. `changed` is a zeroed bitmap of blocks. `gate` is called
-    once, before the first change is sent.
+    With `remember` it is kept up with what is sent. `changed` is a zeroed bitmap of blocks. `codecs` are what
+    the target can unpack. `gate` is called once, before the first change is sent.
     """
 
     opened: Opened
@@ -42,7 +42,7 @@ class Sending:
     extents: Sequence[Pair]
     table: memoryview
     changed: bytearray
-    packer: Packer
+    codecs: Sequence[str]
     gate: Callable[[], None]
     remember: bool = False
     dry_run: bool = False
@@ -55,6 +55,8 @@ class SourceEnd:
         self._link = link
         self._crew = crew
         self._sending = sending
+        self._workers = _workers(sending.opened)
+        self._packer = Packer(link, sending.codecs, self._workers)
         self._terms = sending.terms
         self._reader = Reader(sending.opened, sending.terms)
         self._hasher = Hasher(sending.terms, sending.hash)
@@ -73,11 +75,9 @@ class SourceEnd:
         self.done: Done | None = None
 
     def start(self) -> None:
-        direct = self._sending.opened.align > 1
-        count = DIRECT_WORKERS if direct else min(len(os.sched_getaffinity(0)), MOST_WORKERS)
-        self._working = count
+        self._working = self._workers
         self._crew.start("listen", self._listen)
-        for number in range(count):
+        for number in range(self._workers):
             self._crew.start(f"scan {number}", self._scan)
 
     def stop(self) -> None:
@@ -207,7 +207,7 @@ class SourceEnd:
             kind = Kind.ZEROS
         else:
             kind = Kind.DATA
-            codec, packed = self._sending.packer.pack(data[start:end])
+            codec, packed = self._packer.pack(data[start:end])
             payload = (digests, packed)
         with self._sending_order:
             self._note(segment + start, size, digests)
@@ -236,3 +236,8 @@ class SourceEnd:
             changed=self._changed,
             complete=self.complete,
         )
+
+
+def _workers(opened: Opened) -> int:
+    """How many segments are looked at at a time: more of those that a disk is waited for."""
+    return DIRECT_WORKERS if opened.align > 1 else min(len(os.sched_getaffinity(0)), MOST_WORKERS)
