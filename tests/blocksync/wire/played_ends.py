@@ -1,0 +1,64 @@
+"""One end of ours at work, the other one played by a test."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from blocksync.wire.crew import Crew
+from blocksync.wire.frames import Header, Kind, Terms
+from blocksync.wire.link import Link
+from blocksync.wire.source import SourceEnd
+from blocksync.wire.target import TargetEnd
+
+BLOCK = 4096
+BLOCKS = 10
+TAIL = 100
+SIZE = BLOCK * (BLOCKS - 1) + TAIL
+
+
+@dataclass(slots=True)
+class Served:
+    """An end of ours at work on `link`, and the link on which a test plays the other one."""
+
+    link: Link
+    end: SourceEnd | TargetEnd
+    crew: Crew
+    peer: Link
+    terms: Terms
+    path: Path
+    changed: bytearray
+    gates: list[str]
+
+    def finish(self) -> None:
+        """Wait for the end; raises what failed."""
+        self.crew.finish(lambda: self.end.finished)
+
+    def close(self) -> None:
+        """End every thread."""
+        self.link.close()
+        self.crew.join()
+
+
+Serve = Callable[..., Served]
+
+
+def digests_heard(served: Served) -> bytes:
+    """Everything that a target's end of ours tells before it waits for changes."""
+    heard = bytearray()
+    end = 0
+    while end < SIZE:
+        header = served.peer.receive(served.terms)
+        if header.kind is not Kind.ALIVE:
+            assert (header.kind, header.offset) == (Kind.DIGESTS, end)
+            heard += served.peer.payload(header)
+            end = header.offset + header.size
+    return bytes(heard)
+
+
+def next_frame(served: Served) -> tuple[Header, bytearray]:
+    """The next frame of an end of ours that is not about being alive."""
+    while True:
+        header = served.peer.receive(served.terms)
+        payload = served.peer.payload(header)
+        if header.kind is not Kind.ALIVE:
+            return header, payload

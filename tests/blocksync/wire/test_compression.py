@@ -1,0 +1,123 @@
+"""Compression: chosen by what is measured, bounded when it is undone."""
+
+import os
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+
+import lz4.block
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blocksync.wire.compression import Packer, unpack
+from blocksync.wire.frames import NO_TERMS, Codec, Kind, Violation
+from blocksync.wire.link import Link, Lost
+
+SEGMENT = 2**20
+TEXT = b"".join(b"%d lines of a log that says the same things again\n" % n for n in range(40000))[:SEGMENT]
+Wire = Callable[..., tuple[Link, Link]]
+
+
+def drain(link: Link) -> None:
+    """Take in what comes, until the other end is gone."""
+
+    def take_in() -> None:
+        with suppress(Lost, OSError):
+            while True:
+                link.payload(link.receive(NO_TERMS))
+
+    threading.Thread(target=take_in, daemon=True).start()
+
+
+def packed_after(link: Link, packer: Packer, data: bytes) -> tuple[Codec, bytes | memoryview]:
+    """What becomes of data once the link has been measured."""
+    for _ in range(40):
+        link.send(Kind.BYTES, data, size=len(data))
+        packer.pack(memoryview(data))
+    return packer.pack(memoryview(data))
+
+
+@pytest.fixture
+def slow_link(wire: Wire) -> Link:
+    """A link that takes 60 MB/s."""
+    ours, theirs = wire()
+    ours.limit(60_000_000)
+    drain(theirs)
+    return ours
+
+
+def test_what_shrinks_is_compressed_on_a_slow_link(slow_link: Link) -> None:
+    codec, packed = packed_after(slow_link, Packer(slow_link, ("zstd", "lz4"), 2), TEXT)
+    assert codec in (Codec.ZSTD, Codec.LZ4)
+    assert len(packed) < len(TEXT) / 2
+    into = bytearray(len(TEXT))
+    unpack(codec, memoryview(packed), memoryview(into))
+    assert into == TEXT
+
+
+def test_what_does_not_shrink_is_sent_as_it_is(slow_link: Link) -> None:
+    noise = os.urandom(SEGMENT)
+    packer = Packer(slow_link, ("zstd", "lz4"), 2)
+    packed_after(slow_link, packer, TEXT)
+    codec, packed = packer.pack(memoryview(noise))
+    assert codec is Codec.NONE
+    assert packed == noise
+
+
+def test_what_the_other_end_cannot_unpack_is_not_sent(slow_link: Link) -> None:
+    assert packed_after(slow_link, Packer(slow_link, ("zlib",), 2), TEXT)[0] is Codec.NONE
+    assert packed_after(slow_link, Packer(slow_link, ("lz4",), 2), TEXT)[0] is Codec.LZ4
+
+
+def test_nothing_is_compressed_for_a_link_that_is_faster(wire: Wire) -> None:
+    ours, theirs = wire()
+    drain(theirs)
+    packer = Packer(ours, ("zstd", "lz4"), 1)
+    # As a link does that takes 100 GB/s.
+    ours.sent, ours.busy = 100 * 2**30, 1.0
+    assert packer.pack(memoryview(TEXT))[0] is Codec.NONE
+
+
+PACKERS = {
+    Codec.ZSTD: lambda data: zstandard.ZstdCompressor(level=1).compress(data),
+    Codec.LZ4: lambda data: lz4.block.compress(data, store_size=False),
+    Codec.ZLIB: lambda data: zlib.compress(data, 1),
+}
+
+
+@pytest.mark.parametrize("codec", PACKERS)
+@given(data=st.binary(min_size=1, max_size=3000))
+def test_what_was_packed_is_unpacked(codec: Codec, data: bytes) -> None:
+    into = bytearray(len(data))
+    unpack(codec, memoryview(PACKERS[codec](data)), memoryview(into))
+    assert into == data
+
+
+@pytest.mark.parametrize("codec", PACKERS)
+@given(junk=st.binary(min_size=1, max_size=300))
+def test_junk_is_a_violation_or_exactly_as_long(codec: Codec, junk: bytes) -> None:
+    into = bytearray(100)
+    try:
+        unpack(codec, memoryview(junk), memoryview(into))
+    except Violation:
+        assert into == bytes(100)
+
+
+@pytest.mark.parametrize("codec", PACKERS)
+@pytest.mark.parametrize("length", [99, 101, 2**26])
+def test_more_or_less_data_than_was_said_is_a_violation_at_once(codec: Codec, length: int) -> None:
+    packed = PACKERS[codec](bytes(length))
+    before = time.monotonic()
+    with pytest.raises(Violation):
+        unpack(codec, memoryview(packed), memoryview(bytearray(100)))
+    assert time.monotonic() - before < 0.5
+
+
+@pytest.mark.parametrize("codec", [Codec.ZSTD, Codec.ZLIB])
+def test_bytes_behind_the_data_are_a_violation(codec: Codec) -> None:
+    with pytest.raises(Violation):
+        unpack(codec, memoryview(PACKERS[codec](TEXT) + b"more"), memoryview(bytearray(len(TEXT))))
