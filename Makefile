@@ -10,7 +10,7 @@ GUEST_PACKAGES := debootstrap
 TEST_PACKAGES := btrfs-progs groff-base iproute2 libvirt-clients libvirt-daemon-driver-qemu libvirt-daemon-system libxml2-utils \
 	openssh-client openssh-server xfsprogs
 
-PROOFS := tests/blocksync/proofs
+PROOFS := tests/blocksync/proofs tests/blocksync/test_tune.py tests/benchmarks
 HOSTS := tests/blocksync/transports tests/blocksync/wire tests/blocksync/remote tests/orchestrate/steps/test_far_host.py
 
 .PHONY: help install install-test demo test test-fast test-hosts test-proofs test-boot test-long test-asan lint lab test-lab bench bench-remote bench-kernels man clean
@@ -53,7 +53,7 @@ test-fast: install-test ## The tests that take seconds, under a minute together
 test-hosts: install-test ## The wire, the transports and the passes between two ends with a real sshd
 	$(BIN)/pytest $(HOSTS) -m "not long"
 
-test-proofs: install-test ## The engine under faults: kill -9, errors at every call, crash states
+test-proofs: install-test ## The engine under faults (kill -9, errors at every call, crash states), and what measures
 	$(BIN)/pytest $(PROOFS) -m "not long"
 
 test-boot: install-test ## The tests that boot guests
