@@ -46,7 +46,7 @@ class Crew:
     def fail(self, error: BaseException) -> None:
         """Record a failure. A lost link gives way to any other: it may be what followed from that."""
         with self._changed:
-            if self._failure is None or (isinstance(self._failure, Lost) and not isinstance(error, Lost)):
+            if self._failure is None or _tells_more(error, self._failure):
                 self._failure = error
             self._changed.notify_all()
 
@@ -77,14 +77,13 @@ class Crew:
         with suppress(Stopped):
             self.wait_for(finished)
             return
-        if isinstance(self._failure, Lost):
-            self._await_last_words()
+        with self._changed:
+            self._changed.wait_for(self._is_heard_out, LAST_WORDS)
         if self.failure is not None:
             raise self.failure
 
-    def _await_last_words(self) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: not isinstance(self._failure, Lost), LAST_WORDS)
+    def _is_heard_out(self) -> bool:
+        return not isinstance(self._failure, Lost) or self._failure.heard_out
 
     @property
     def failed(self) -> bool:
@@ -102,3 +101,10 @@ class Crew:
     def join(self) -> None:
         for thread in self._threads:
             thread.join()
+
+
+def _tells_more(error: BaseException, than: BaseException) -> bool:
+    """Whether an error is closer to what happened: a send fails because of what listening finds out later."""
+    if not isinstance(than, Lost):
+        return False
+    return not isinstance(error, Lost) or (error.heard_out and not than.heard_out)

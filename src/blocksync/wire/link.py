@@ -18,7 +18,7 @@ from blocksync.wire.frames import GREETING, HEADER, Codec, Header, Kind, Terms, 
 # Silence for this long is a stall: below the 30 seconds that are promised.
 PATIENCE = 25.0
 BEAT = 0.5
-_GLANCE = 0.2
+_GLANCE = 0.1
 _PIPE = 2**20
 _SMALLEST_SLICE = 4096
 
@@ -26,10 +26,14 @@ Bytes = bytes | bytearray | memoryview
 
 
 class Lost(Failed):
-    """The link ended, or nothing was heard on it for too long."""
+    """The link ended, or nothing was heard on it for too long.
 
-    def __init__(self, peer: str, cause: str) -> None:
+    `heard_out` says that it was noticed in listening: the other end has no word on why.
+    """
+
+    def __init__(self, peer: str, cause: str, *, heard_out: bool) -> None:
         super().__init__(peer, cause, "check the connection, then run the same command again to go on")
+        self.heard_out = heard_out
 
 
 class Link:
@@ -123,9 +127,9 @@ class Link:
                 self._wait(self._poll_in, lambda: max(since, self._heard))
                 continue
             except OSError as error:
-                raise self._lost(error.strerror or str(error)) from error
+                raise self._lost(error.strerror or str(error), heard_out=True) from error
             if count == 0:
-                raise self._lost("the connection ended")
+                raise self._lost("the connection ended", heard_out=True)
             self._heard = time.monotonic()
             self.received += count
             views = _rest(views, count)
@@ -184,10 +188,10 @@ class Link:
                 raise self._lost("the connection was closed here")
             silent = time.monotonic() - last_sign()
             if silent > self.patience:
-                raise self._lost(f"nothing moved for {silent:.0f} seconds")
+                raise self._lost(f"nothing moved for {silent:.0f} seconds", heard_out=True)
 
-    def _lost(self, cause: str) -> Lost:
-        return Lost(self.peer, cause)
+    def _lost(self, cause: str, *, heard_out: bool = False) -> Lost:
+        return Lost(self.peer, cause, heard_out=heard_out)
 
 
 def _poller(fd: int, event: int) -> select.poll:

@@ -36,7 +36,7 @@ FLUSH_EVERY = 256 * 2**20
 # Below this a run of zeros is cheaper to write than to punch: each hole is an extent in the file system.
 HOLE_WORTH = 65536
 PAGE = 4096
-_GLANCE = 0.5
+_GLANCE = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ FAR_TO_NEAR, NEAR_TO_FAR = "far to near", "near to far"
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Where the link is cut: at a frame's start or in its middle. Frames that only say ALIVE do not count.
+    """Where the link is cut: at a frame's start or in its middle. ALIVE does not count.
 
     A link that `stalls` is not cut: nothing more goes through, and nobody is told.
     """

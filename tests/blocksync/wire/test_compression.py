@@ -4,8 +4,8 @@ import os
 import threading
 import time
 import zlib
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import lz4.block
 import pytest
@@ -22,15 +22,20 @@ TEXT = b"".join(b"%d lines of a log that says the same things again\n" % n for n
 Wire = Callable[..., tuple[Link, Link]]
 
 
-def drain(link: Link) -> None:
-    """Take in what comes, until the other end is gone."""
+@contextmanager
+def drained(link: Link) -> Iterator[None]:
+    """Take in what comes."""
 
     def take_in() -> None:
         with suppress(Lost, OSError):
             while True:
                 link.payload(link.receive(NO_TERMS))
 
-    threading.Thread(target=take_in, daemon=True).start()
+    thread = threading.Thread(target=take_in)
+    thread.start()
+    yield
+    link.close()
+    thread.join()
 
 
 def packed_after(link: Link, packer: Packer, data: bytes) -> tuple[Codec, bytes | memoryview]:
@@ -42,12 +47,12 @@ def packed_after(link: Link, packer: Packer, data: bytes) -> tuple[Codec, bytes 
 
 
 @pytest.fixture
-def slow_link(wire: Wire) -> Link:
+def slow_link(wire: Wire) -> Iterator[Link]:
     """A link that takes 60 MB/s."""
     ours, theirs = wire()
     ours.limit(60_000_000)
-    drain(theirs)
-    return ours
+    with drained(theirs):
+        yield ours
 
 
 def test_what_shrinks_is_compressed_on_a_slow_link(slow_link: Link) -> None:
@@ -74,8 +79,7 @@ def test_what_the_other_end_cannot_unpack_is_not_sent(slow_link: Link) -> None:
 
 
 def test_nothing_is_compressed_for_a_link_that_is_faster(wire: Wire) -> None:
-    ours, theirs = wire()
-    drain(theirs)
+    ours, _ = wire()
     packer = Packer(ours, ("zstd", "lz4"), 1)
     # As a link does that takes 100 GB/s.
     ours.sent, ours.busy = 100 * 2**30, 1.0
