@@ -44,8 +44,13 @@ def serving(
         process = subprocess.Popen(argv, stderr=log, start_new_session=True)
     try:
         _await(process, folder / "log")
-        environment = ("env", f"HOME={folder}", f"PATH={folder / 'bin'}:{os.environ['PATH']}")
-        yield Server((*near, *environment))
+        # Control sockets in our folder go with it, also those of a pass that is killed.
+        environment = (
+            f"HOME={folder}",
+            f"XDG_RUNTIME_DIR={folder}",
+            f"PATH={folder}/bin:{os.environ['PATH']}",
+        )
+        yield Server((*near, "env", *environment))
     finally:
         _end(process)
 
