@@ -10,8 +10,9 @@ GUEST_PACKAGES := debootstrap
 TEST_PACKAGES := btrfs-progs groff-base iproute2 libvirt-clients libvirt-daemon-driver-qemu libvirt-daemon-system libxml2-utils \
 	openssh-client openssh-server xfsprogs
 
-PROOFS := tests/blocksync/proofs tests/blocksync/test_tune.py tests/benchmarks
-HOSTS := tests/blocksync/transports tests/blocksync/wire tests/blocksync/remote tests/orchestrate/steps/test_far_host.py
+PROOFS := tests/blocksync/proofs tests/blocksync/changes tests/blocksync/test_man_pages.py tests/blocksync/test_tune.py \
+	tests/benchmarks
+HOSTS := tests/blocksync/transports tests/blocksync/wire tests/blocksync/remote tests/orchestrate/steps
 
 .PHONY: help install install-test demo test test-fast test-hosts test-proofs test-boot test-long test-asan lint lab test-lab bench bench-remote bench-kernels man clean
 
@@ -50,7 +51,7 @@ lint: .venv/installed
 test-fast: install-test ## The tests that take seconds, under a minute together
 	$(BIN)/pytest -n 2 --dist loadfile $(addprefix --ignore=,$(PROOFS) $(HOSTS) tests/lab) -m "not boots and not long"
 
-test-hosts: install-test ## The wire, the transports and the passes between two ends with a real sshd
+test-hosts: install-test ## Whole commands on small guests, and passes between two ends with a real sshd
 	$(BIN)/pytest $(HOSTS) -m "not long"
 
 test-proofs: install-test ## The engine under faults (kill -9, errors at every call, crash states), and what measures
