@@ -27,6 +27,7 @@ FAULTS = {
     "open": ("EIO", "ENOSPC", "EINTR", "EMFILE"),
     "read": READS,
     "pread": READS,
+    "peek": ("EIO", "EAGAIN", "EINTR", "short"),
     "write": WRITES,
     "pwrite": WRITES,
     "fsync": FLUSHES,
@@ -44,9 +45,9 @@ FAULTS = {
 }
 
 # Faults that the engine may get over, if the bytes are right in the end: a call that is to be made again or
-# goes on where it stopped; advice, holes and closing, on which no promise rests.
+# goes on where it stopped; advice, holes, closing and looks at the page cache, on which no promise rests.
 MAY_SUCCEED = frozenset({"EINTR", "short", "one byte"})
-MAY_FAIL_QUIETLY = frozenset({"close", "lseek", "fadvise", "fallocate", "unlink", "link"})
+MAY_FAIL_QUIETLY = frozenset({"peek", "close", "lseek", "fadvise", "fallocate", "unlink", "link"})
 
 
 @dataclass(frozen=True, slots=True)
