@@ -1,0 +1,47 @@
+"""The options that commands share, and what they mean."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from blocksync.transports.choice import Kind
+from orchestrate import show
+from orchestrate.stopwatch import Stopwatch
+
+PlanFile = Annotated[Path, typer.Argument(help="The plan, as `xen2kvm plan` wrote it.", metavar="GUEST.toml")]
+JobDir = Annotated[
+    Path | None,
+    typer.Option("--job-dir", help="Where the job's state is kept. Default: /var/lib/xen2kvm/GUEST."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+LogJson = Annotated[bool, typer.Option("--log-json", help="Progress as JSON lines on standard error.")]
+NoColor = Annotated[bool, typer.Option("--no-color", help="No colours; the variable NO_COLOR does the same.")]
+Override = Annotated[
+    list[str] | None,
+    typer.Option("--override", help="Pass the guard of this name. Repeatable.", metavar="GUARD"),
+]
+Accel = Annotated[str, typer.Option("--accel", help="auto, kvm or tcg; XEN2KVM_ACCEL wins over it.")]
+Transport = Annotated[
+    Kind, typer.Option("--transport", help="How a far Xen host is reached: auto, openssh, paramiko or tls.")
+]
+Fingerprint = Annotated[
+    str | None,
+    typer.Option(
+        "--host-key-fingerprint", help="SHA256:... of the far host's key, where known_hosts lacks it."
+    ),
+]
+Again = Annotated[
+    bool, typer.Option("--again", help="Go back to passes after a cutover, re-reading the target.")
+]
+
+
+def color(no_color: bool) -> bool:
+    """Whether to print in colours."""
+    return not (no_color or os.environ.get("NO_COLOR"))
+
+
+def stopwatch(*, color: bool) -> Stopwatch:
+    """A stopwatch that shows each step as it ends."""
+    return Stopwatch(ends=lambda step: show.step(step, color=color))
