@@ -7,6 +7,7 @@ import mmap
 import os
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from blocksync import devices, guards, history, targets
@@ -100,7 +101,10 @@ class _Agent:
     def _serve_source(self, job: Job) -> None:
         device = devices.measure(Path(job.path))
         signature = guards.probe(device.path, 0, device.size) if job.signature else None
-        say(self._link, _described(device, Mark.of(signature) if signature else None))
+        described = _described(device, Mark.of(signature) if signature else None)
+        if job.origin is not None:
+            described = replace(described, identity=devices.measure(Path(job.origin)).identity)
+        say(self._link, described)
         start = expect(self._link, Start)
         terms, kind, extents = self._agree(start)
         if start.size > device.size:

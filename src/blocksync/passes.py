@@ -47,14 +47,16 @@ class PassRequest:
 
     `size` None means the whole source. `digests` names the file that remembers what the target holds; without
     one the target is read. `compare` false writes unknown blocks without reading the target. `only` limits
-    the pass to extents of the source. `direct` reads regular files past the page cache as well; `cache` lets
-    block devices be read through it, which is stale when a guest writes underneath. `hash` is what digests
-    are made of. `bytes_per_second` bounds what is looked at and written together. `known_signatures` may be
+    the pass to extents of the source. `origin` is the volume that `source` is a snapshot of: the digest file
+    is then about that volume, and serves all its snapshots. `direct` reads regular files past the page cache
+    as well; `cache` lets block devices be read through it, which is stale when a guest writes underneath.
+    `hash` is what digests are made of. `bytes_per_second` bounds what is looked at and written together. `known_signatures` may be
     on the target besides the source's own; `overrides` names guards to leave out.
     """
 
     source: Path
     target: Path
+    origin: Path | None = None
     target_offset: int = 0
     size: int | None = None
     digests: Path | None = None
@@ -114,6 +116,7 @@ class _Plan:
 
     request: PassRequest
     source: Device
+    origin: Device
     target: Device | None
     size: int
 
@@ -161,11 +164,13 @@ def _prepare(request: PassRequest) -> _Plan:
         )
     _check_digest_path(request)
     target = None if _is_missing_file(request.target) else devices.measure(request.target)
-    plan = _Plan(request, source, target, size)
+    origin = source if request.origin is None else devices.measure(request.origin)
+    plan = _Plan(request, source, origin, target, size)
     expected = target or _file_to_be(plan)
     guards.range_fits(expected, request.target_offset, size)
     if target is not None:
-        guards.not_the_source(source, target, request.target_offset, size)
+        for side in (source, origin):
+            guards.not_the_source(side, target, request.target_offset, size)
         if not request.dry_run:
             guards.not_in_use(target, request.overrides)
     return plan
@@ -191,7 +196,7 @@ def _check_digest_path(request: PassRequest) -> None:
     if request.digests is None:
         return
     digests.check_path(request.digests)
-    for side in (request.source, request.target):
+    for side in (request.source, request.target, *filter(None, [request.origin])):
         if request.digests.exists() and side.exists() and request.digests.samefile(side):
             raise Usage(request.digests, "is the source or the target itself", "name another digest file")
 
@@ -252,7 +257,7 @@ def _digests(plan: _Plan, target: Opened) -> Digests | None:
     if request.digests is None:
         return None
     binding = Binding(
-        source=plan.source.identity,
+        source=plan.origin.identity,
         target=target.device.identity,
         size=plan.size,
         target_offset=request.target_offset,

@@ -686,6 +686,10 @@ def converse(link):
         raise violation("a job that is no source's")
     path = job["path"].encode("utf-8")
     device = describe(path, bool(job.get("signature")))
+    origin = job.get("origin")
+    if origin is not None and hasattr(origin, "encode"):
+        # A snapshot is known by the volume that it was made of.
+        device["identity"] = describe(origin.encode("utf-8"), False)["identity"]
     link.say(DEVICE, device)
     start = checked(link.expect(START), device["size"])
     extents = receive_extents(link, start)

@@ -131,6 +131,30 @@ def test_only_looks_at_the_extents_given(image: Image, tmp_path: Path) -> None:
     assert target.read_bytes()[6 * MIB :] == source.read_bytes()[6 * MIB :]
 
 
+def test_snapshots_and_their_origin_share_one_digest_file(image: Image, tmp_path: Path) -> None:
+    origin, target, digests = image("origin", MIB), tmp_path / "target", tmp_path / "digests"
+    for number, change in enumerate((b"", b"first", b"second")):
+        overwrite(origin, 70000, change)
+        snapshot = tmp_path / f"snapshot{number}"
+        snapshot.write_bytes(origin.read_bytes())
+        report = sync(snapshot, target, origin=origin, digests=digests)
+        assert report.notes == ()
+        assert report.target_bytes_read == 0
+        assert report.bytes_changed == (65536 if change else MIB)
+    overwrite(origin, 0, b"after the last snapshot")
+    last = sync(origin, target, digests=digests)
+    assert (last.notes, last.bytes_changed, last.target_bytes_read) == ((), 65536, 0)
+    assert target.read_bytes() == origin.read_bytes()
+
+
+def test_a_target_that_is_the_snapshot_s_own_origin_is_refused(image: Image) -> None:
+    origin, snapshot = image("origin", MIB), image("snapshot", MIB)
+    before = origin.read_bytes()
+    with pytest.raises(Refused):
+        sync(snapshot, origin, origin=origin)
+    assert origin.read_bytes() == before
+
+
 def test_a_dry_run_names_what_would_be_written_and_writes_nothing(image: Image, tmp_path: Path) -> None:
     source, target = image("source", MIB), tmp_path / "target"
     assert sync(source, target, dry_run=True).bytes_changed == MIB

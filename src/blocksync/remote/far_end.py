@@ -90,8 +90,13 @@ class FarEnd:
         names = ", ".join(candidate.name for candidate in candidates)
         raise Usage(self.name, f"has none of the hashes {names}", "install xen2kvm or a Python there")
 
-    def describe(self, role: Role, path: str, *, signature: bool = False) -> FarDevice:
-        """What a path there is, as source or target. Raises Usage when the far end cannot be that."""
+    def describe(
+        self, role: Role, path: str, *, signature: bool = False, origin: str | None = None
+    ) -> FarDevice:
+        """What a path there is, as source or target, with the identity of its `origin` where one is named.
+
+        Raises Usage when the far end cannot be that.
+        """
         if role not in self.hello.roles:
             raise Usage(
                 self.name,
@@ -102,7 +107,7 @@ class FarEnd:
             path.encode()
         except UnicodeEncodeError:
             raise Usage(printable(path), "is no UTF-8", "give the far device a plain name") from None
-        say(self.link, Job(role=role, path=path, signature=signature))
+        say(self.link, Job(role=role, path=path, signature=signature, origin=origin))
         return expect(self.link, FarDevice)
 
     def read(self, offset: int, length: int) -> bytes:

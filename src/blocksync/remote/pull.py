@@ -35,7 +35,8 @@ class Pull:
 
     def run(self, request: PassRequest, far: FarEnd, watch: Watch) -> PassReport:
         """The pass; see blocksync.remote.run."""
-        source = far.describe("source", str(request.source), signature=True)
+        origin = None if request.origin is None else str(request.origin)
+        source = far.describe("source", str(request.source), signature=True, origin=origin)
         scope = Scope.of(request, f"{far.name}: {request.source}", source.size)
         span = Range(
             path=request.target,

@@ -55,6 +55,8 @@ class _Pushing:
         self._far = far
         self._watch = watch
         self._source = source
+        origin = scope.request.origin
+        self._origin = source if origin is None else devices.measure(origin)
         self._target = target
         self._blocks = scope.new_bitmap()
         self._table: Digests | None = None
@@ -89,7 +91,7 @@ class _Pushing:
             return None
         return claims.believed(
             request.digests,
-            self._scope.binding(self._source.identity, f"{self._far.name} {identity}"),
+            self._scope.binding(self._origin.identity, f"{self._far.name} {identity}"),
             self._scope.spans(),
             stamp,
             lambda at, length: self._far.read(request.target_offset + at, length),

@@ -38,11 +38,14 @@ class Hello:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """Near to far: the device it shall be about, and as what. `signature` asks what is on a source."""
+    """Near to far: the device it shall be about, and as what. `signature` asks what is on a source, `origin`
+    names the volume that a source is a snapshot of, whose identity is wanted.
+    """
 
     role: Role
     path: Text
     signature: bool = False
+    origin: Text | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

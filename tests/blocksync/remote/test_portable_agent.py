@@ -126,6 +126,18 @@ def test_only_the_given_extents_are_looked_at(tmp_path: Path, image: Image, with
     assert target.read_bytes()[:65536] != wanted[:65536]
 
 
+def test_a_snapshot_is_known_by_its_origin(tmp_path: Path, image: Image, with_only: WithOnly) -> None:
+    far = with_only(Path(sys.executable))
+    origin, target, file = image("origin", SIZE), tmp_path / "target", tmp_path / "digests"
+    for name in ("first", "second"):
+        snapshot = tmp_path / name
+        snapshot.write_bytes(origin.read_bytes())
+        request = PassRequest(source=snapshot, origin=origin, target=target, digests=file)
+        report = remote.run(request, far="source", transport=far)
+        assert report.notes == ()
+    assert report.bytes_changed == 0
+
+
 def test_a_target_needs_an_installation(tmp_path: Path, image: Image, with_only: WithOnly) -> None:
     request = PassRequest(source=image("source", SIZE), target=tmp_path / "target")
     with pytest.raises(Usage, match="install xen2kvm there"):

@@ -112,6 +112,22 @@ def test_a_digest_file_of_a_pull_is_not_believed_about_another_source(
 
 
 @both_ways
+def test_snapshots_and_their_origin_share_one_digest_file(
+    tmp_path: Path, image: Image, installed: Local, far: Role
+) -> None:
+    origin, target, file = image("origin", SIZE), tmp_path / "target", tmp_path / "digests"
+    for number, change in enumerate((b"", b"changed")):
+        overwrite(origin, (70000, change))
+        snapshot = tmp_path / f"snapshot{number}"
+        snapshot.write_bytes(origin.read_bytes())
+        request = PassRequest(source=snapshot, origin=origin, target=target, digests=file)
+        report = remote.run(request, far=far, transport=installed)
+        assert (report.notes, report.bytes_changed) == ((), 65536 if change else SIZE)
+    last = remote.run(PassRequest(source=origin, target=target, digests=file), far=far, transport=installed)
+    assert (last.notes, last.bytes_changed, last.target_bytes_read) == ((), 0, 0)
+
+
+@both_ways
 def test_zeros_become_holes(tmp_path: Path, installed: Local, far: Role) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     with source.open("wb") as file:
