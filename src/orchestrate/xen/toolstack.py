@@ -1,0 +1,359 @@
+"""The Xen host's toolstack, `xl` or `xm`, and who has a volume open on that host.
+
+Formats: `xl list` and `xm list` print `Name ID Mem VCPUs State Time(s)`, state as six flags of `rbpscd`; xend
+also lists guests that do not run, with neither ID nor state. Backends stand in xenstore (`xenstore-ls -f`), with
+their device as hexadecimal `major:minor`. Mounts: proc(5), mountinfo.
+"""
+
+import re
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from blocksync.errors import Failed, Refused
+
+AUTOSTART = "/etc/xen/auto"
+"""What xendomains starts with the host."""
+
+_PATH = "PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:/usr/lib/xen/bin; export PATH LC_ALL=C\n"
+# xl refuses to work beside a running xend, and xm without one: the one that answers is the host's.
+_FIND = """
+found=
+for tool in xl xm; do
+    command -v $tool >/dev/null 2>&1 || continue
+    found=$tool
+    if listing=$($tool list 2>&1); then printf '%s\\n%s\\n' "$tool" "$listing"; exit 0; fi
+done
+[ -z "$found" ] && exit 3
+printf '%s\\n' "$listing" >&2
+exit 4
+"""
+_NO_TOOL = 3
+_WAIT = """
+left=$(($3 * 2))
+while [ $left -gt 0 ]; do
+    "$1" domid "$2" >/dev/null 2>&1 || exit 0
+    sleep 0.5; left=$((left - 1))
+done
+exit 9
+"""
+# In the background and with its result in a folder: a link that is cut does not end the toolstack half way.
+_BEGIN = """
+folder=$(mktemp -d) || exit 1
+( "$@" >"$folder/said" 2>&1; echo $? >"$folder/part"; mv "$folder/part" "$folder/status" ) \\
+    </dev/null >/dev/null 2>&1 &
+echo "$folder"
+"""
+_RESULT = """
+left=60
+while [ $left -gt 0 ]; do
+    if [ -e "$1/status" ]; then cat "$1/status" "$1/said"; rm -r "$1"; exit 0; fi
+    sleep 0.5; left=$((left - 1))
+done
+exit 9
+"""
+_BUSY = 9
+_WAIT_SECONDS = 30
+_CREATE_SECONDS = 600.0
+_HOLDERS = """
+for path; do
+    printf 'volume %s\\n' "$path"
+    real=$(readlink -f "$path")
+    [ -e "$real" ] || { echo missing; continue; }
+    number=$(stat -c '%t %T' "$real"); major=$((0x${number% *})); minor=$((0x${number#* }))
+    [ -b "$real" ] && echo "device $major:$minor" && ls "/sys/dev/block/$major:$minor/holders" 2>/dev/null |
+        sed 's/^/holder /'
+    [ -b "$real" ] && dmsetup info -c --noheadings -o open "$real" 2>/dev/null | sed 's/^ */open /'
+    [ -f "$real" ] && losetup -j "$real" 2>/dev/null | sed 's/^/loop /'
+    if command -v fuser >/dev/null 2>&1; then fuser "$real" 2>/dev/null
+    else find /proc/[0-9]*/fd -lname "$real" 2>/dev/null | cut -d/ -f3 | sort -u | tr '\\n' ' '
+    fi | sed 's/^ */process /'
+    echo
+done
+echo mounts
+cat /proc/self/mountinfo
+echo backends
+xenstore-ls -f /local/domain 2>/dev/null | grep -E '/backend/[^ ]*/(params|physical-device) = '
+exit 0
+"""
+_AUTOSTART = """
+real=$(readlink -f "$1")
+for entry in "$3"/*; do
+    [ -e "$entry" ] || continue
+    if [ -L "$entry" ]; then
+        [ "$(readlink -f "$entry")" = "$real" ] && printf 'link\\t%s\\t%s\\n' "$entry" "$(readlink "$entry")"
+    elif grep -Eq "^[[:space:]]*name[[:space:]]*=[[:space:]]*[\\"']$2[\\"']" "$entry"; then
+        printf 'file\\t%s\\t\\n' "$entry"
+    fi
+done
+exit 0
+"""
+_LINE = re.compile(r"(?:(\d+)\s+)?(\d+)\s+(\d+)(?:\s+([rbpscd-]{6}))?\s+([0-9.]+)")
+_BACKEND = re.compile(r"(/local/domain/\d+/backend/\S+)/(params|physical-device) = \"(.*)\"")
+
+
+class Answer(Protocol):
+    """A command that ended."""
+
+    @property
+    def status(self) -> int:
+        """Its exit status."""
+
+    @property
+    def output(self) -> bytes:
+        """What it printed."""
+
+    @property
+    def complaint(self) -> str:
+        """The end of what it complained."""
+
+
+class Host(Protocol):
+    """The Xen host: a command takes a minute at most."""
+
+    def run(self, argv: Sequence[str]) -> Answer:
+        """Run `argv` there."""
+
+    def describe(self) -> str:
+        """Its name for messages."""
+
+
+class DomainState(StrEnum):
+    """A domain that the hypervisor has. SHUTDOWN: it ended, or crashed, and its remains are kept."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    SHUTDOWN = "shut down"
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who has a volume open, in words for the operator."""
+
+    path: str
+    who: str
+
+
+@dataclass(frozen=True, slots=True)
+class AutostartLink:
+    """A link in `AUTOSTART`: its path, and what it says (not resolved)."""
+
+    path: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Toolstack:
+    """`tool` on `host`. Every method raises `Failed` with the tool's own words when it fails."""
+
+    host: Host
+    tool: str
+
+    def state(self, name: str) -> DomainState | None:
+        """The state of the domain of exactly this name; None when the hypervisor has none."""
+        return state_in(_text(self._script('exec "$1" list', self.tool)), name)
+
+    def shutdown(
+        self, name: str, seconds: float, *, wait_on: Callable[[], bool] = lambda: False, ask: bool = True
+    ) -> bool:
+        """Ask the guest to shut down and wait; False when it is still there after `seconds`.
+
+        Before it gives up, `wait_on` may say True: then it waits as long again. `ask` False only waits.
+        """
+        if ask:
+            self._script('exec "$1" shutdown "$2"', self.tool, name)
+        while not self._gone(name, seconds):
+            if not wait_on():
+                return False
+        return True
+
+    def create(self, config: str) -> None:
+        """Start the guest of a configuration on that host."""
+        folder = _text(self._script(_BEGIN, self.tool, "create", config)).strip()
+        deadline = time.monotonic() + _CREATE_SECONDS
+        while (told := self._run(_RESULT, folder)).status == _BUSY:
+            if time.monotonic() > deadline:
+                raise Failed(
+                    f"{self.host.describe()}: {self.tool} create {config}",
+                    f"has not ended within {_CREATE_SECONDS:g} s",
+                    f"look there what it does; its output is in {folder}",
+                )
+        status, _, said = _text(told).partition("\n")
+        if told.status or status != "0":
+            raise self._failed(f"create {config}", said.strip() or told.complaint)
+
+    def destroy(self, name: str) -> None:
+        """End the domain as pulling the plug does. Only for an operator who said so."""
+        self._script('exec "$1" destroy "$2"', self.tool, name)
+
+    def holders(self, paths: Sequence[str]) -> tuple[Holder, ...]:
+        """Everything that has one of the volumes open on that host; with one command for all."""
+        return holders_in(_text(self._script(_HOLDERS, *paths)))
+
+    def autostart(self, config: str, name: str) -> tuple[AutostartLink, ...]:
+        """The links that start this configuration with the host.
+
+        Raises `Refused` (guard `autostart`) where a file of its own, no link, does so.
+        """
+        links = []
+        for line in _text(self._script(_AUTOSTART, config, re.escape(name), AUTOSTART)).splitlines():
+            kind, path, target = line.split("\t")
+            if kind == "file":
+                raise Refused(
+                    path,
+                    f"starts {name} with its host, and is no link to {config}",
+                    f"move it out of {AUTOSTART} yourself",
+                    guard="autostart",
+                )
+            links.append(AutostartLink(path, target))
+        return tuple(links)
+
+    def unlink(self, links: Sequence[AutostartLink]) -> None:
+        """Take the links away; those that are gone already count as taken."""
+        if links:
+            self._script('exec rm -f -- "$@"', *(link.path for link in links))
+
+    def link(self, links: Sequence[AutostartLink]) -> None:
+        """Put the links back; one that is there already stays."""
+        pairs = [text for link in links for text in (link.target, link.path)]
+        loop = 'while [ $# -gt 1 ]; do [ -L "$2" ] || ln -s -- "$1" "$2" || exit 1; shift 2; done'
+        if pairs:
+            self._script(loop, *pairs)
+
+    def _gone(self, name: str, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while True:
+            left = deadline - time.monotonic()
+            self._run(_WAIT, self.tool, name, str(max(1, min(_WAIT_SECONDS, int(left)))))
+            # By the listing: domid also fails when the toolstack does, and a kept guest has an ID.
+            if self.state(name) in (None, DomainState.SHUTDOWN):
+                return True
+            if time.monotonic() >= deadline:
+                return False
+
+    def _run(self, script: str, *arguments: str) -> Answer:
+        return self.host.run(["sh", "-c", _PATH + script, "xen2kvm", *arguments])
+
+    def _script(self, script: str, *arguments: str) -> Answer:
+        told = self._run(script, *arguments)
+        if told.status:
+            raise self._failed(shlex.join(arguments), told.complaint or f"status {told.status}")
+        return told
+
+    def _failed(self, what: str, said: str) -> Failed:
+        return Failed(
+            f"{self.host.describe()}: {self.tool} {what}".replace(f"{self.tool} {self.tool}", self.tool),
+            said,
+            "correct what it names there, and run the same command again",
+        )
+
+
+def find(host: Host) -> Toolstack | None:
+    """The toolstack that answers on `host`; None when it has neither `xl` nor `xm`.
+
+    Raises `Failed` when there is one and it does not work.
+    """
+    told = host.run(["sh", "-c", _PATH + _FIND])
+    if told.status == _NO_TOOL:
+        return None
+    if told.status:
+        raise Failed(
+            f"{host.describe()}: xl list",
+            told.complaint or f"status {told.status}",
+            "log in there as root and make the toolstack answer",
+        )
+    return Toolstack(host, _text(told).split("\n", 1)[0])
+
+
+def state_in(listing: str, name: str) -> DomainState | None:
+    """The state of `name` in what `list` printed. Raises `Failed` for anything that is no such listing."""
+    head, *lines = listing.splitlines() or [""]
+    if head.split()[:2] != ["Name", "ID"]:
+        raise Failed("list of domains", f"has no known heading: {head!r}", "is this the Xen host?")
+    for line in lines:
+        if line.split(maxsplit=1)[:1] != [name]:
+            continue
+        match = _LINE.fullmatch(line.split(maxsplit=1)[1].strip()) if len(line.split()) > 1 else None
+        if match is None or (match[1] is None) is not (match[4] is None):
+            raise Failed("list of domains", f"cannot be understood: {line!r}", "is its format a new one?")
+        if match[1] is not None:
+            return _state(match[4])
+    return None
+
+
+def _state(flags: str) -> DomainState:
+    if "s" in flags or "c" in flags:
+        return DomainState.SHUTDOWN
+    return DomainState.PAUSED if "p" in flags else DomainState.RUNNING
+
+
+def holders_in(report: str) -> tuple[Holder, ...]:
+    """Who holds what, from the report of volumes, mounts and backends that the host gave."""
+    volumes, _, rest = report.partition("\nmounts\n")
+    mounts, found, backends = rest.partition("backends\n")
+    if not found:
+        raise Failed("list of holders", "was cut off", "run the same command again")
+    holders: list[Holder] = []
+    devices: dict[str, str] = {}
+    for block in re.split(r"^volume ", volumes, flags=re.MULTILINE)[1:]:
+        path, *lines = block.splitlines()
+        devices |= {word: path for kind, word in _facts(lines) if kind == "device"}
+        holders += [Holder(path, who) for fact in _facts(lines) if (who := _opener(*fact))]
+        devices.setdefault(path, path)
+    return (*holders, *_mounted(mounts, devices), *_backends(backends, devices))
+
+
+def _facts(lines: Sequence[str]) -> list[tuple[str, str]]:
+    return [(kind, rest.strip()) for kind, _, rest in (line.partition(" ") for line in lines)]
+
+
+def _opener(kind: str, rest: str) -> str | None:
+    match kind, rest:
+        case "missing", _:
+            return "it is not there any more"
+        case "open", count if count != "0":
+            return f"device mapper counts {count} openers"
+        case "process", processes if processes:
+            return f"process {processes}"
+        case "loop" | "holder", device:
+            return f"device {device.partition(':')[0]}"
+    return None
+
+
+def _mounted(mounts: str, devices: dict[str, str]) -> list[Holder]:
+    fields = [line.split() for line in mounts.splitlines()]
+    return [
+        Holder(devices[words[2]], f"mounted at {words[4]}")
+        for words in fields
+        if len(words) > 4 and words[2] in devices
+    ]
+
+
+def _backends(lines: str, devices: dict[str, str]) -> list[Holder]:
+    holders = {}
+    for match in filter(None, map(_BACKEND.fullmatch, lines.splitlines())):
+        path = devices.get(_decimal(match[3]) if match[2] == "physical-device" else _file(match[3]))
+        if path is not None:
+            holders[path, match[1]] = Holder(path, f"backend {match[1]}")
+    return list(holders.values())
+
+
+def _decimal(device: str) -> str:
+    """`fe:3` as `254:3`."""
+    major, _, minor = device.partition(":")
+    try:
+        return f"{int(major, 16)}:{int(minor, 16)}"
+    except ValueError:
+        return ""
+
+
+def _file(params: str) -> str:
+    """The path in a backend's params, which may open with a driver's name (`aio:/srv/web1.img`)."""
+    return "/" + params.partition("/")[2]
+
+
+def _text(told: Answer) -> str:
+    return told.output.decode(errors="replace")
