@@ -4,7 +4,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
@@ -12,16 +12,12 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from killed_jobs import Job, forked, wait_for
 from played_links import PlayedTransport
 
 from blocksync import agent, remote
 from blocksync.passes import PassRequest
 from blocksync.wire.messages import Role
-
-MIB = 2**20
-AROUND = 4096
-SIZE = 12 * MIB + 777
-LIMIT = 20.0
 
 Victim = Literal["near", "far"]
 
@@ -61,18 +57,6 @@ class ReadyTransport:
         return "the far host"
 
 
-def forked(work: Callable[[], int]) -> int:
-    """A child process that does some work; its id. Python is warm there."""
-    child = os.fork()
-    if child:
-        return child
-    status = 70
-    try:
-        status = work()
-    finally:
-        os._exit(status)
-
-
 def two_processes(request: PassRequest, far: Role) -> dict[Victim, int]:
     """The two ends of a pass, each a process."""
     to_far, to_near = os.pipe(), os.pipe()
@@ -94,51 +78,6 @@ def two_processes(request: PassRequest, far: Role) -> dict[Victim, int]:
     for fd in (*to_far, *to_near):
         os.close(fd)
     return ends
-
-
-def wait_for(child: int) -> None:
-    """Raises AssertionError when a process that lost its other end hangs."""
-    deadline = time.monotonic() + LIMIT
-    while os.waitpid(child, os.WNOHANG)[0] == 0:
-        if time.monotonic() > deadline:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            raise AssertionError("the end that was left hangs")
-        time.sleep(0.002)
-
-
-class Job:
-    """A pass between two states of a source, to be killed and to go on."""
-
-    def __init__(self, folder: Path, chance: random.Random) -> None:
-        self.source = folder / "source"
-        self.target = folder / "target"
-        self.request = PassRequest(
-            source=self.source, target=self.target, target_offset=AROUND, digests=folder / "digests"
-        )
-        self._chance = chance
-        self._around = chance.randbytes(AROUND)
-        self._data = bytearray(chance.randbytes(SIZE))
-        self.source.write_bytes(self._data)
-        self.target.write_bytes(self._around + bytes(SIZE) + self._around)
-
-    def change(self) -> None:
-        """Another state of the source: some runs are random, some zeros."""
-        for _ in range(self._chance.randrange(1, 40)):
-            length = self._chance.choice([1, 4096, 65536, MIB])
-            at = self._chance.randrange(0, SIZE - length)
-            zeros = self._chance.random() < 0.2
-            self._data[at : at + length] = bytes(length) if zeros else self._chance.randbytes(length)
-        self.source.write_bytes(self._data)
-
-    def check_copied(self) -> None:
-        held = self.target.read_bytes()
-        assert held[AROUND : AROUND + SIZE] == self._data
-        self.check_around()
-
-    def check_around(self) -> None:
-        held = self.target.read_bytes()
-        assert (held[:AROUND], held[AROUND + SIZE :]) == (self._around, self._around)
 
 
 def kill_and_go_on(folder: Path, far: Role, points: int, seed: int) -> None:

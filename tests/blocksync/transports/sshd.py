@@ -85,8 +85,8 @@ def make_keys(folder: Path) -> Path:
     return folder
 
 
-def start(folder: Path, keys: Path, log_level: str = "VERBOSE") -> Server:
-    """Start an sshd that lives in an empty folder."""
+def start(folder: Path, keys: Path, log_level: str = "VERBOSE", *, more: str = "") -> Server:
+    """Start an sshd that lives in an empty folder. `more` goes on its configuration."""
     port = free_port()
     shutil.copytree(keys, folder, dirs_exist_ok=True)
     (folder / "authorized_keys").write_text((folder / "user_ed25519.pub").read_text())
@@ -96,7 +96,7 @@ def start(folder: Path, keys: Path, log_level: str = "VERBOSE") -> Server:
         f"HostKey {folder}/host_rsa\n"
         f"AuthorizedKeysFile {folder}/authorized_keys\n"
         "StrictModes no\nUsePAM no\nPidFile none\nPasswordAuthentication no\n"
-        f"LogLevel {log_level}\n"
+        f"LogLevel {log_level}\n{more}"
     )
     (folder / "ssh_config").write_text(
         f"Host {ALIAS}\n HostName 127.0.0.1\n Port {port}\n User root\n"
