@@ -200,7 +200,7 @@ def one_percent_dirty(place: Place) -> Workload:
     return Workload(
         "1% dirty, digest file present",
         (ours, fast, fast_flushed, *forgetting),
-        (_faster("blocksync-fast", 2.0),),
+        (_faster("blocksync-fast", 2.0), _faster(fast_flushed.name, 2.0)),
         writes=True,
         facts=lambda: [f"{dirt.total:,} bytes differ, in {len(dirt.places):,} places"],
     )
