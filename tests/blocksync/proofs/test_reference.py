@@ -146,7 +146,6 @@ def test_every_python_at_hand_makes_the_same_pass(
 
 
 def test_nothing_in_the_reference_is_newer_than_python_2_6() -> None:
-    pytest.importorskip("vermin", reason="vermin says which Python a source needs")
     program = "import sys, vermin; vermin.main()"
     argv = [sys.executable, "-c", program, "-t=2.6-", "-t=3.0-", "--violations", str(reference.__file__)]
     done = subprocess.run(argv, check=False, capture_output=True, text=True)
