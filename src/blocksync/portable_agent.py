@@ -1,14 +1,17 @@
 # Newer ways of writing this are what old hosts do not have.
-# ruff: noqa: B904, B905, PLR0917, PTH116, PTH123, SIM105, SIM115, UP004, UP024, UP031
-"""The far end of a pass where nothing is installed: a source, in one file, for Python 2.6 to 3.13.
+# ruff: noqa: B904, B905, PLR0917, PTH110, PTH115, PTH116, PTH119, PTH123, PTH208, RUF005, SIM105, SIM115
+# ruff: noqa: UP004, UP024, UP031
+"""The far end of a pass where nothing is installed: source or target, in one file, for Python 2.6 to 3.13.
 
 It is sent over the channel to a loader (see remote/bootstrap.py), runs from memory and leaves nothing behind.
 It needs the standard library alone, hashes with what hashlib has there, and speaks the protocol of
-docs/wire.md with the native near end. It only ever reads devices: a target's guards need an installation.
+docs/wire.md with the native near end. A target must exist already, and is refused while anybody uses it:
+as far as the kernel there tells, which O_EXCL makes enough for block devices.
 
 Sizes and offsets are in bytes. Types stand in comments.
 """
 
+import bisect
 import errno
 import fcntl
 import hashlib
@@ -38,19 +41,23 @@ HEADER = struct.Struct(">BBHIQQ")
 PROTOCOL = 1
 
 HELLO, JOB, DEVICE, START, READY, TOTALS, DONE, ERROR = range(1, 9)
-EXTENTS = 16
+EXTENTS, READ, BYTES = range(16, 19)
 DIGESTS, UNKNOWN, HOLE, KNOWN = range(32, 36)
 DATA, ZEROS, DIFFERS = range(48, 51)
 ALIVE, STOP, DURABLE = range(64, 67)
-MESSAGES = (HELLO, JOB, START, DONE, ERROR)
+MESSAGES = (HELLO, JOB, START, TOTALS, DONE, ERROR)
 
 PLAIN, ZLIB = 0, 3
+ROLES = ("source", "target")
 
 LARGEST_MESSAGE = 65536
 MOST_DIGESTS = 4096
 MOST_BLOCKS = 65536
+END_OF_OFFSETS = 2**63 - 1
 MOST_EXTENTS = 2**20
+LARGEST_READ = 16 * 2**20
 SEGMENT = 2**20
+FLUSH_EVERY = 256 * 2**20
 SMALLEST_BLOCK, LARGEST_BLOCK = 4096, 16 * 2**20
 
 PATIENCE = 25.0
@@ -58,10 +65,17 @@ BEAT = 0.5
 PIECE = 2**18
 
 # <linux/fs.h>
-BLKSSZGET = 0x1268
+BLKSSZGET, BLKFLSBUF = 0x1268, 0x1261
 DIRECT = getattr(os, "O_DIRECT", 0)
 
 SYSFS = "/sys/dev/block/%d:%d/"
+BACKENDS = "/sys/bus/xen-backend/devices"
+# Sectors written and discarded in a disk's `stat`, as in history.py.
+WRITTEN = (6, 13)
+
+# These hold the kernel's own claim: where one is overridden, that must be left out.
+IN_USE = ("mounted", "swap", "held", "domain", "open")
+RELEASE = "release it, or name another target"
 
 
 class Problem(Exception):
@@ -97,6 +111,8 @@ class Link(object):
         self.sent = 0
         self.rate = 0
         self.due = 0.0
+        # Of the frame that was received last.
+        self.codec = PLAIN
         for fd in (read_fd, write_fd):
             fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_NONBLOCK)
 
@@ -127,8 +143,9 @@ class Link(object):
         # type: () -> tuple[int, int, int, int]
         """The next frame's type, payload length, offset and size."""
         kind, codec, zero, length, offset, size = HEADER.unpack(self.take(HEADER.size))
-        if codec or zero:
+        if zero or (codec and (kind, codec) != (DATA, ZLIB)):
             raise violation("a frame of type %d with codec %d and flags %d" % (kind, codec, zero))
+        self.codec = codec
         if kind in MESSAGES and not 2 <= length <= LARGEST_MESSAGE:
             raise violation("a message of %d bytes" % length)
         return kind, length, offset, size
@@ -143,15 +160,18 @@ class Link(object):
             raise violation("a message that is no object")
         return fields
 
-    def expect(self, wanted):
-        # type: (int) -> dict[str, Any]
+    def expect(self, wanted, answer=None):
+        # type: (int, Callable[[int, int], None] | None) -> dict[str, Any]
+        """The next message, which must be of this type; `answer` serves what may be read before it."""
         while True:
-            kind, length, _, _ = self.receive()
+            kind, length, offset, size = self.receive()
             if kind == wanted:
                 return self.message(length)
             if kind == ERROR:
                 raise Gone("the near end gave up")
-            if kind != ALIVE or length:
+            if kind == READ and not length and answer is not None:
+                answer(offset, size)
+            elif kind != ALIVE or length:
                 raise violation("a frame of type %d instead of %d" % (kind, wanted))
 
     def take(self, length):
@@ -281,7 +301,7 @@ class Told(object):
 
 
 class Device(object):
-    """The source, open for reading. `direct` reads past the page cache."""
+    """A device, open for reading. `direct` reads past the page cache."""
 
     def __init__(self, path, direct):
         # type: (bytes, bool) -> None
@@ -331,6 +351,71 @@ class Device(object):
     def fail(self, offset, cause):
         # type: (int, str) -> None
         cause = "cannot be read at byte %d: %s" % (offset, cause)
+        raise Problem("failed", self.name, cause, "check the device and `dmesg`, then run the command again")
+
+
+class Target(Device):
+    """The target, open for reading as a source is; and for writing, through the page cache, by us alone."""
+
+    def __init__(self, path, direct, start, block):
+        # type: (bytes, bool, dict[str, Any], bool) -> None
+        Device.__init__(self, path, direct)
+        self.base = start["target_offset"]
+        self.block = block
+        self.written = 0
+        self.out = None  # type: io.FileIO | None
+        if not start.get("dry_run"):
+            self.out = io.FileIO(self.claim(path, frozenset(start.get("overrides") or ())), "r+")
+            self.forget_pages()
+
+    def claim(self, path, overrides):
+        # type: (bytes, frozenset[str]) -> int
+        exclusive = not overrides.intersection(IN_USE)
+        try:
+            fd = os.open(path, os.O_RDWR | (os.O_EXCL if exclusive and self.block else 0))
+            if exclusive:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (IOError, OSError) as error:
+            if error.errno in (errno.EBUSY, errno.EAGAIN, errno.EWOULDBLOCK):
+                raise Problem("refused", self.name, "is held or locked by somebody else", RELEASE, "held")
+            raise Problem("usage", self.name, "cannot be opened: " + os.strerror(error.errno or 0))
+        return fd
+
+    def write(self, data, offset):
+        # type: (bytes, int) -> None
+        at = 0
+        while at < len(data) and self.out is not None:
+            try:
+                self.out.seek(self.base + offset + at)
+                at += self.out.write(data[at:]) or 0
+            except (IOError, OSError) as error:
+                if error.errno != errno.EINTR:
+                    cause = "cannot be written at byte %d: %s"
+                    self.broken(cause % (self.base + offset + at, os.strerror(error.errno or 0)))
+        self.written += at
+
+    def flush(self):
+        # type: () -> None
+        """Return once everything that was written is durable."""
+        if self.out is None:
+            return
+        try:
+            os.fsync(self.out.fileno())
+        except (IOError, OSError) as error:
+            self.broken("what was written may be lost: " + os.strerror(error.errno or 0))
+
+    def forget_pages(self):
+        # type: () -> None
+        """Leave no stale page of a block device: whoever wrote to it may have written underneath them."""
+        if self.out is None or not self.block:
+            return
+        try:
+            fcntl.ioctl(self.out.fileno(), BLKFLSBUF, 0)
+        except (IOError, OSError) as error:
+            self.broken("its cached pages cannot be dropped: " + os.strerror(error.errno or 0))
+
+    def broken(self, cause):
+        # type: (str) -> None
         raise Problem("failed", self.name, cause, "check the device and `dmesg`, then run the command again")
 
 
@@ -467,6 +552,191 @@ class Scan(object):
         self.link.send(DATA, (b"".join(digests), packed), offset + start, size, codec)
 
 
+class Applying(object):
+    """One pass: tell what the target holds, apply what differs."""
+
+    def __init__(self, link, target, start, extents):
+        # type: (Link, Target, dict[str, Any], list[tuple[int, int]]) -> None
+        self.link = link
+        self.target = target
+        self.size = start["size"]
+        self.block = start["block_size"]
+        self.segment = max(SEGMENT, self.block)
+        self.dry_run = bool(start.get("dry_run"))
+        self.compare = bool(start.get("compare", True))
+        self.wanted = wanted(start)
+        self.hash = HASHES[start["hash"]]
+        self.width = len(self.hash(b""))
+        self.extents = extents
+        self.whole = sum(length for _, length in extents)
+        self.marked = bytearray(-(-self.size // (8 * self.block)))
+        self.told = self.read = self.changed = self.unflushed = 0
+        self.arrived = self.durable = 0
+        self.failure = None  # type: Exception | None
+
+    def moment(self):
+        # type: () -> tuple[int, int]
+        return self.arrived, self.durable
+
+    # Telling
+
+    def tell(self):
+        # type: () -> None
+        try:
+            for offset, size in pieces(self.extents, MOST_DIGESTS * self.block):
+                self.tell_stretch(offset, size)
+        except Problem as problem:
+            # The near end hangs up on this, which ends the thread that reads.
+            self.failure = problem
+            tell(self.link, problem)
+
+    def tell_stretch(self, offset, size):
+        # type: (int, int) -> None
+        first, length = self.wanted
+        if offset >= first + length or offset + size <= first:
+            self.say(KNOWN, offset, size)
+        elif not self.compare:
+            self.say(UNKNOWN, offset, size)
+        else:
+            for at, part in pieces([(offset, size)], self.segment):
+                self.say(DIGESTS, at, part, self.digests(self.target.read(self.target.base + at, part)))
+                self.read += part
+
+    def say(self, kind, offset, size, digests=b""):
+        # type: (int, int, int, bytes) -> None
+        # Before it is said: the source may answer at once.
+        self.told = offset + size
+        self.link.send(kind, (digests,) if digests else (), offset, size)
+
+    def digests(self, data):
+        # type: (bytes) -> bytes
+        return b"".join([self.hash(data[at : at + self.block]) for at in range(0, len(data), self.block)])
+
+    # Applying
+
+    def run(self):
+        # type: () -> None
+        while not self.heed(*self.link.receive()):
+            if self.unflushed >= FLUSH_EVERY:
+                self.flush()
+                self.link.send(DURABLE, (), self.durable)
+        if self.failure is not None:
+            raise self.failure
+        self.flush()
+        self.target.forget_pages()
+
+    def flush(self):
+        # type: () -> None
+        self.target.flush()
+        self.unflushed = 0
+        self.durable = self.arrived
+
+    def heed(self, kind, length, offset, size):
+        # type: (int, int, int, int) -> bool
+        """Take in one frame; whether it was the last."""
+        if kind == TOTALS:
+            self.close(self.link.message(length))
+            return True
+        if kind == ERROR:
+            raise Gone("the near end gave up")
+        if kind == DATA and not self.dry_run:
+            self.accept_data(length, offset, size)
+        elif length:
+            raise violation("a frame of type %d with %d bytes" % (kind, length))
+        elif kind == ZEROS and not self.dry_run:
+            self.accept_zeros(offset, size)
+        elif kind == DIFFERS and self.dry_run:
+            self.accept(offset, size)
+        elif kind != ALIVE:
+            raise violation("a frame of type %d to the target's end" % kind)
+        return False
+
+    def accept(self, offset, size):
+        # type: (int, int) -> None
+        """A change lies within the extents, behind the digests told, and comes once."""
+        end = offset + size
+        if size < 1 or end > self.size or offset % self.block or (end % self.block and end != self.size):
+            raise violation("a change of %d bytes at %d" % (size, offset))
+        count = -(-size // self.block)
+        number = bisect.bisect(self.extents, (offset, self.size)) - 1
+        if count > MOST_BLOCKS or number < 0 or end > sum(self.extents[number]) or end > self.told:
+            raise violation("%d bytes at %d, which were not asked for" % (size, offset))
+        for block in range(offset // self.block, offset // self.block + count):
+            if self.marked[block // 8] >> block % 8 & 1:
+                raise violation("%d bytes at %d a second time" % (size, offset))
+            self.marked[block // 8] |= 1 << block % 8
+        self.arrived += 1
+        self.changed += size
+
+    def accept_data(self, length, offset, size):
+        # type: (int, int, int) -> None
+        packed = length - -(-size // self.block) * self.width
+        plain = self.link.codec == PLAIN
+        if not (packed == size if plain else 0 < packed < size) or size > self.segment:
+            raise violation("a frame of %d bytes about %d" % (length, size))
+        self.accept(offset, size)
+        digests = self.link.take(length - packed)
+        data = self.link.take(packed)
+        if not plain:
+            data = unpacked(data, size)
+        if self.digests(data) != digests:
+            raise violation("data for %d bytes at %d that is not what was hashed" % (size, offset))
+        self.target.write(data, offset)
+        self.unflushed += size
+
+    def accept_zeros(self, offset, size):
+        # type: (int, int) -> None
+        self.accept(offset, size)
+        for at, part in pieces([(offset, size)], SEGMENT):
+            self.target.write(b"\0" * part, at)
+        self.unflushed += size
+
+    def close(self, totals):
+        # type: (dict[str, Any]) -> None
+        looked_at = totals.get("looked_at")
+        told = (totals.get("frames"), totals.get("changed"))
+        complete = totals.get("complete")
+        if told != (self.arrived, self.changed) or not is_count(looked_at, self.whole):
+            raise violation("totals that are not what came")
+        if complete not in (True, False) or (complete and looked_at != self.whole):
+            raise violation("a complete pass over a part")
+
+    def done(self, stamp):
+        # type: (str) -> dict[str, Any]
+        """The acknowledgement that everything is applied and durable."""
+        return {"frames": self.arrived, "read": self.read, "written": self.target.written, "stamp": stamp}
+
+
+def wanted(start):
+    # type: (dict[str, Any]) -> tuple[int, int]
+    """The range whose digests the near end does not know."""
+    numbers = start.get("wanted")
+    if not isinstance(numbers, list) or len(numbers) != 2:
+        raise violation("a range that is none")
+    if not all(is_count(number, start["size"]) for number in numbers):
+        raise violation("a range outside the pass")
+    return numbers[0], numbers[1]
+
+
+def is_count(number, most):
+    # type: (Any, int) -> bool
+    # In Python 2, an int that is large is a long.
+    return not isinstance(number, bool) and hasattr(number, "__index__") and 0 <= number <= most
+
+
+def unpacked(packed, size):
+    # type: (bytes, int) -> bytes
+    """Exactly `size` bytes; no more are ever made of what was packed."""
+    unpacker = zlib.decompressobj()
+    try:
+        data = unpacker.decompress(packed, size + 1)
+    except zlib.error:
+        data = b""
+    if len(data) != size or unpacker.unused_data or unpacker.unconsumed_tail:
+        raise violation("%d bytes that do not unpack to %d" % (len(packed), size))
+    return data
+
+
 class Packer(object):
     """Compresses what shrinks, as long as the link is slower than zlib."""
 
@@ -569,6 +839,138 @@ def describe(path, signature):
     }
 
 
+def guard(path, found, start):
+    # type: (bytes, dict[str, Any], dict[str, Any]) -> None
+    """Refuse a target that the pass does not fit into, or that somebody uses or keeps something on."""
+    name, offset, size = path.decode("utf-8", "replace"), start["target_offset"], start["size"]
+    if offset % max(512, found["sector_size"]):
+        raise Problem("refused", name, "starts within a sector at %d" % offset, "", "alignment")
+    if offset + size > found["size"]:
+        cause = "has %d bytes; offset and size need %d" % (found["size"], offset + size)
+        raise Problem("refused", name, cause, "name a larger target, or grow it", "size")
+    if start.get("dry_run"):
+        return
+    overrides = start.get("overrides") or ()
+    for refusal, user in uses(path, found):
+        if refusal not in overrides:
+            raise Problem("refused", name, "is in use: " + user, RELEASE, refusal)
+    if not start.get("trusted"):
+        guard_signatures(path, found["size"], start, overrides)
+
+
+def guard_signatures(path, whole, start, overrides):
+    # type: (bytes, int, dict[str, Any], Any) -> None
+    known = [dict(mark) for mark in start.get("known") or ()]
+    offset, size = start["target_offset"], start["size"]
+    for at, length in ((offset, size), (0, whole)):
+        found = probe(path, at, length)
+        if found is None or found in known or (found["is_table"] and at < offset):
+            continue
+        refusal = "lvm" if found["type"].startswith("LVM") else "signature"
+        refusal = "md" if found["type"].endswith("_raid_member") else refusal
+        if refusal not in overrides:
+            cause = "already holds %s %s at %d, which is not the source's" % (
+                found["type"],
+                found["uuid"],
+                at,
+            )
+            way_out = "check that this is the right target; knowing better, --override " + refusal
+            raise Problem("refused", path.decode("utf-8", "replace"), cause, way_out, refusal)
+
+
+def uses(path, found):
+    # type: (bytes, dict[str, Any]) -> Iterator[tuple[str, str]]
+    """Who uses a target, as (guard, words): what O_EXCL notices too, by name; and what it does not."""
+    for table, refusal in (("/proc/mounts", "mounted"), ("/proc/swaps", "swap")):
+        for line in lines(table):
+            used = unescaped(line.split()[0])
+            if used.startswith("/") and number_of(used) == found["number"]:
+                yield refusal, refusal + ": " + line
+    for served in entries(BACKENDS):
+        numbers = "".join(lines("%s/%s/physical_device" % (BACKENDS, served))).split(":")
+        if served.startswith("vbd-") and [int(part or "0", 16) for part in numbers] == list(found["number"]):
+            yield "domain", "the disk of Xen domain %s" % served.split("-")[1]
+    for name in entries("/sys/block"):
+        backing = "".join(lines("/sys/block/%s/loop/backing_file" % name))
+        if backing and number_of(backing) == found["number"]:
+            yield "held", "attached to /dev/" + name
+    for process in entries("/proc"):
+        folder = "/proc/%s/fd/" % process
+        if process.isdigit() and int(process) != os.getpid():
+            for fd in entries(folder):
+                if is_written_through(folder + fd, path, found):
+                    yield "open", "open for writing in process " + process
+
+
+def unescaped(field):
+    # type: (str) -> str
+    """A path as the kernel writes it in its tables: space, tab, newline and backslash as octal."""
+    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal.group(1), 8)), field)
+
+
+def is_written_through(fd, path, found):
+    # type: (str, bytes, dict[str, Any]) -> bool
+    try:
+        link = os.readlink(fd)
+        # Only what looks right is asked for its status: that may block on a dead network file system.
+        name = os.path.basename(os.path.realpath(path)).decode("utf-8", "replace")
+        if not (link.startswith("/dev/") if found["kind"] == "block" else link.endswith("/" + name)):
+            return False
+        # The link's own mode is that of the descriptor.
+        return number_of(fd) == found["number"] and bool(os.lstat(fd).st_mode & stat.S_IWUSR)
+    except (OSError, UnicodeError):
+        # The process or the descriptor is gone.
+        return False
+
+
+def number_of(path):
+    # type: (str | bytes) -> tuple[int, int] | None
+    """What tells a file or device from every other."""
+    try:
+        status = os.stat(path)
+    except (OSError, UnicodeError):
+        return None
+    if stat.S_ISBLK(status.st_mode):
+        return os.major(status.st_rdev), os.minor(status.st_rdev)
+    return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
+
+
+def entries(folder):
+    # type: (str) -> list[str]
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
+def lines(path):
+    # type: (str) -> list[str]
+    try:
+        with open(path) as text:
+            return text.read().splitlines()
+    except (IOError, OSError, ValueError):
+        return []
+
+
+def stamp(device, found):
+    # type: (Device, dict[str, Any]) -> str
+    """What changes with every write to a target, as history.py has it."""
+    os.fsync(device.file.fileno())
+    if found["kind"] == "file":
+        status = os.fstat(device.file.fileno())
+        times = [getattr(status, name + "_ns", getattr(status, name)) for name in ("st_mtime", "st_ctime")]
+        return "%r/%r" % tuple(times)
+    node = SYSFS % found["number"]
+    if os.path.exists(node + "partition"):
+        node = os.path.realpath(node) + "/../"
+    counts = "".join(lines(node + "stat")).split()
+    if not counts or not boot():
+        # Not known: another one each time, so that no digest file is believed.
+        return "unknown/%s" % "".join(["%02x" % part for part in bytearray(os.urandom(16))])
+    written = [counts[field] for field in WRITTEN if field < len(counts)]
+    return "/".join([boot(), "".join(lines(node + "diskseq"))] + written)
+
+
 def identity(name, status, block):
     # type: (str, os.stat_result, bool) -> str
     """What the device is called for good."""
@@ -586,14 +988,15 @@ def identity(name, status, block):
     return "device %s" % os.path.realpath(name)
 
 
-def probe(path):
-    # type: (bytes) -> dict[str, Any] | None
-    """What blkid finds on the device; None when it finds nothing, or is not there or too old to ask."""
+def probe(path, offset=0, size=None):
+    # type: (bytes, int, int | None) -> dict[str, Any] | None
+    """What blkid finds in a range; None when it finds nothing, or is not there or too old to ask."""
+    span = [] if size is None else ["-O", str(offset), "-S", str(size)]
     path_of_root = os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/bin:/bin"
     environment = dict(os.environ, LC_ALL="C", PATH=path_of_root)
     try:
         blkid = subprocess.Popen(
-            ["blkid", "-p", "-o", "export", path],
+            ["blkid", "-p", "-o", "export"] + span + [path],
             stdin=open(os.devnull),
             stdout=subprocess.PIPE,
             stderr=open(os.devnull, "w"),
@@ -602,6 +1005,8 @@ def probe(path):
     except OSError:
         return None
     text = blkid.communicate()[0].decode("utf-8", "replace")
+    if blkid.returncode == 8:
+        return {"type": "ambivalent", "uuid": "", "is_table": False}
     found = dict(re.findall("^([A-Z]+)=(.{0,64})$", text, re.MULTILINE))
     if "TYPE" in found:
         return {"type": found["TYPE"], "uuid": found.get("UUID", ""), "is_table": False}
@@ -610,19 +1015,17 @@ def probe(path):
     return None
 
 
-def checked(start, size):
-    # type: (dict[str, Any], int) -> dict[str, Any]
-    """A start whose numbers are possible for a device of `size` bytes."""
+def checked(start):
+    # type: (dict[str, Any]) -> dict[str, Any]
+    """A start whose numbers are possible."""
     block = start.get("block_size")
     if not isinstance(block, int) or not SMALLEST_BLOCK <= block <= LARGEST_BLOCK or block & (block - 1):
         raise violation("blocks of %r bytes" % (block,))
     if start.get("hash") not in HASHES:
         raise violation("a hash that was not offered")
-    # In Python 2, an int that is large is a long.
-    if isinstance(start.get("size"), bool) or not hasattr(start.get("size"), "__index__"):
-        raise violation("a size that is no number")
-    if not 0 <= start["size"] <= size:
-        raise Problem("refused", "the source", "has %d bytes, not %d" % (size, start["size"]), "", "size")
+    for field in ("size", "target_offset"):
+        if not is_count(start.get(field), END_OF_OFFSETS):
+            raise violation("a %s that is no number" % field)
     return start
 
 
@@ -671,19 +1074,25 @@ def converse(link):
             "protocol": PROTOCOL,
             "hashes": sorted(HASHES),
             "codecs": ["zlib"],
-            "roles": ["source"],
+            "roles": list(ROLES),
             "boot": boot(),
         },
     )
     if link.take(len(GREETING)) != GREETING:
         raise violation("it does not begin with a greeting")
-    scans = []  # type: list[Scan]
-    spawn(lambda: link.beat(lambda: scans[0].moment() if scans else (0, 0)))
+    ends = []  # type: list[Scan | Applying]
+    spawn(lambda: link.beat(lambda: ends[0].moment() if ends else (0, 0)))
     if link.expect(HELLO).get("protocol") != PROTOCOL:
         raise violation("it speaks another protocol")
     job = link.expect(JOB)
-    if job.get("role") != "source" or not hasattr(job.get("path"), "encode"):
-        raise violation("a job that is no source's")
+    if job.get("role") not in ROLES or not hasattr(job.get("path"), "encode"):
+        raise violation("a job that is none")
+    serve = serve_source if job["role"] == "source" else serve_target
+    serve(link, job, ends)
+
+
+def serve_source(link, job, ends):
+    # type: (Link, dict[str, Any], list[Scan | Applying]) -> None
     path = job["path"].encode("utf-8")
     device = describe(path, bool(job.get("signature")))
     origin = job.get("origin")
@@ -691,18 +1100,66 @@ def converse(link):
         # A snapshot is known by the volume that it was made of.
         device["identity"] = describe(origin.encode("utf-8"), False)["identity"]
     link.say(DEVICE, device)
-    start = checked(link.expect(START), device["size"])
+    start = checked(link.expect(START))
+    if start["size"] > device["size"]:
+        cause = "has %d bytes, not %d" % (device["size"], start["size"])
+        raise Problem("refused", "the source", cause, "", "size")
     extents = receive_extents(link, start)
-    rate = start.get("bytes_per_second")
-    link.rate = rate if rate is not None and hasattr(rate, "__index__") and rate > 0 else 0
-    direct = not start.get("cache") if device["kind"] == "block" else bool(start.get("direct"))
-    scans.append(Scan(link, Device(path, direct), start, extents))
+    limit(link, start)
+    scan = Scan(link, Device(path, is_direct(start, device)), start, extents)
+    ends.append(scan)
     link.say(READY, {"identity": device["identity"]})
-    listener = spawn(scans[0].listen)
-    scans[0].run()
+    listener = spawn(scan.listen)
+    scan.run()
     listener.join()
-    if scans[0].told.failure is not None:
-        raise scans[0].told.failure
+    if scan.told.failure is not None:
+        raise scan.told.failure
+
+
+def serve_target(link, job, ends):
+    # type: (Link, dict[str, Any], list[Scan | Applying]) -> None
+    path = job["path"].encode("utf-8")
+    found = describe(path, False)
+    before = Device(path, found["kind"] == "block")
+    found["stamp"] = stamp(before, found)
+    link.say(DEVICE, found)
+    start = checked(link.expect(START, lambda offset, size: serve_read(link, before, found, offset, size)))
+    extents = receive_extents(link, start)
+    limit(link, start)
+    guard(path, found, start)
+    aligned = start["target_offset"] % mmap.PAGESIZE == 0 or found["kind"] == "block"
+    target = Target(path, aligned and is_direct(start, found), start, found["kind"] == "block")
+    now = "" if target.out is None else stamp(target, found)
+    if number_of(path) != found["number"] or (now not in ("", found["stamp"]) and "unknown" not in now):
+        cause = "was written or replaced by somebody else since the pass began"
+        raise Problem("refused", target.name, cause, "find out who writes to it, then try again", "changed")
+    applying = Applying(link, target, start, extents)
+    ends.append(applying)
+    link.say(READY, {"identity": found["identity"], "stamp": now})
+    spawn(applying.tell)
+    applying.run()
+    link.say(DONE, applying.done("" if target.out is None else stamp(target, found)))
+
+
+def serve_read(link, device, found, offset, size):
+    # type: (Link, Device, dict[str, Any], int, int) -> None
+    """Bytes of the target for the near end, before the pass begins."""
+    if not 0 < size <= LARGEST_READ or offset + size > found["size"]:
+        raise violation("a read of %d bytes at %d" % (size, offset))
+    first = offset - offset % mmap.PAGESIZE
+    data = device.read(first, offset + size - first)[offset - first :]
+    link.send(BYTES, (data,), offset, size)
+
+
+def limit(link, start):
+    # type: (Link, dict[str, Any]) -> None
+    rate = start.get("bytes_per_second")
+    link.rate = int(rate) if rate is not None and is_count(rate, END_OF_OFFSETS) else 0
+
+
+def is_direct(start, found):
+    # type: (dict[str, Any], dict[str, Any]) -> bool
+    return not start.get("cache") if found["kind"] == "block" else bool(start.get("direct"))
 
 
 def spawn(work):

@@ -1,4 +1,4 @@
-"""Prove that a target here is equal to a source on another host, by digests alone."""
+"""Prove that a target is equal to a source, one of which is on another host, by digests alone."""
 
 import mmap
 import time
@@ -23,7 +23,8 @@ from blocksync.transports.interface import Transport
 from blocksync.verify import Comparison
 from blocksync.wire.conversation import expect, say
 from blocksync.wire.link import PATIENCE
-from blocksync.wire.messages import Ready
+from blocksync.wire.messages import Ready, Role
+from blocksync.wire.source import Sending, SourceEnd
 from blocksync.wire.target import Receiving, TargetEnd
 
 
@@ -35,6 +36,7 @@ def compare(
     size: int | None = None,
     direct: bool = False,
     cache: bool = False,
+    far: Role = "source",
     transport: Transport,
     name: str | None = None,
     progress: Report | None = None,
@@ -42,9 +44,9 @@ def compare(
 ) -> Comparison:
     """Read both sides completely, each on its own host, and compare the digests of all blocks.
 
-    `source` is a path on the host that `transport` reaches. The hash is BLAKE3, or the best that the far end
-    has of those that nobody can make collide. Otherwise as `blocksync.verify.compare`; raises Failed when the
-    link is lost.
+    The path of the `far` end is one on the host that `transport` reaches. The hash is BLAKE3, or the best
+    that the far end has of those that nobody can make collide. Otherwise as `blocksync.verify.compare`;
+    raises Failed when the link is lost.
     """
     request = PassRequest(
         source=source,
@@ -59,12 +61,13 @@ def compare(
     started = time.monotonic()
     with stop_on_signals() as stop:
         watch = Watch(stop, progress or _quiet, started, phase="verify")
-        device = devices.measure(target)
-        with FarEnd(transport, name or transport.describe(), patience=patience) as far:
-            return _compare(replace(request, hash=far.hash_for(BLAKE3)), far, watch, device)
+        here = devices.measure(target if far == "source" else source)
+        with FarEnd(transport, name or transport.describe(), patience=patience) as end:
+            hashed = replace(request, hash=end.hash_for(BLAKE3))
+            return (_with_far_source if far == "source" else _with_far_target)(hashed, end, watch, here)
 
 
-def _compare(request: PassRequest, far: FarEnd, watch: Watch, device: devices.Device) -> Comparison:
+def _with_far_source(request: PassRequest, far: FarEnd, watch: Watch, device: devices.Device) -> Comparison:
     source = far.describe("source", str(request.source))
     scope = Scope.of(request, f"{far.name}: {request.source}", source.size)
     span = Range(
@@ -76,7 +79,7 @@ def _compare(request: PassRequest, far: FarEnd, watch: Watch, device: devices.De
         dry_run=True,
     )
     guards.range_fits(device, span.offset, span.size)
-    table = memoryview(mmap.mmap(-1, max(scope.terms.all_blocks * scope.terms.digest_size, 1)))
+    table = _new_table(scope)
     blocks = scope.new_bitmap()
     with ExitStack() as stack:
         opened = stack.enter_context(targets.opened(span, device))
@@ -96,18 +99,60 @@ def _compare(request: PassRequest, far: FarEnd, watch: Watch, device: devices.De
             dry_run=True,
         )
         end = TargetEnd(far.link, far.crew, receiving)
-        try:
-            watch.see_through(end, far.crew, scope.total)
-        except BlocksyncError as error:
-            far.abandon(error)
-            raise
+        _see_through(end, far, watch, scope.total)
         far.farewell(end.done())
         if end.totals is None or not end.totals.complete:
             looked_at = 0 if end.totals is None else end.totals.looked_at
             raise watch.interrupted("verify", looked_at, scope.total)
-    differing = Extents.of_blocks(blocks, request.block_size, scope.size)
+    return _comparison(scope, blocks, table)
+
+
+def _with_far_target(request: PassRequest, far: FarEnd, watch: Watch, device: devices.Device) -> Comparison:
+    scope = Scope.of(request, device.path, device.size)
+    far.describe("target", str(request.target))
+    table, blocks = _new_table(scope), scope.new_bitmap()
+    direct = not request.cache if device.is_block else request.direct
+    with ExitStack() as stack:
+        opened = stack.enter_context(devices.open_source(device, direct=direct))
+        # Before the source is closed, no thread may still read it.
+        stack.callback(far.close)
+        say(far.link, scope.start(wanted=(0, scope.size)))
+        expect(far.link, Ready)
+        sending = Sending(
+            opened=opened,
+            terms=scope.terms,
+            hash=request.hash,
+            extents=scope.extents,
+            table=table,
+            changed=blocks,
+            codecs=(),
+            gate=_nothing,
+            dry_run=True,
+        )
+        end = SourceEnd(far.link, far.crew, sending)
+        _see_through(end, far, watch, scope.total)
+        if not end.complete:
+            raise watch.interrupted("verify", end.moment()[0], scope.total)
+    return _comparison(scope, blocks, table)
+
+
+def _see_through(end: SourceEnd | TargetEnd, far: FarEnd, watch: Watch, total: int) -> None:
+    try:
+        watch.see_through(end, far.crew, total)
+    except BlocksyncError as error:
+        far.abandon(error)
+        raise
+
+
+def _new_table(scope: Scope) -> memoryview:
+    """Room for one digest a block of what the target holds."""
+    return memoryview(mmap.mmap(-1, max(scope.terms.all_blocks * scope.terms.digest_size, 1)))
+
+
+def _comparison(scope: Scope, blocks: bytearray, table: memoryview) -> Comparison:
+    differing = Extents.of_blocks(blocks, scope.request.block_size, scope.size)
     root = blake3(table[: scope.terms.all_blocks * scope.terms.digest_size]).hexdigest()
-    return Comparison("" if differing else root, root, differing, request.hash.name)
+    return Comparison("" if differing else root, root, differing, scope.request.hash.name)
 
 
 def _nothing() -> None:

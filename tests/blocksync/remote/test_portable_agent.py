@@ -138,13 +138,6 @@ def test_a_snapshot_is_known_by_its_origin(tmp_path: Path, image: Image, with_on
     assert report.bytes_changed == 0
 
 
-def test_a_target_needs_an_installation(tmp_path: Path, image: Image, with_only: WithOnly) -> None:
-    request = PassRequest(source=image("source", SIZE), target=tmp_path / "target")
-    with pytest.raises(Usage, match="install xen2kvm there"):
-        remote.run(request, far="target", transport=with_only(Path(sys.executable).resolve()))
-    assert not (tmp_path / "target").exists()
-
-
 def test_errors_of_the_far_host_are_told(tmp_path: Path, image: Image, with_only: WithOnly) -> None:
     transport = with_only(Path(sys.executable).resolve())
     missing = PassRequest(source=tmp_path / "missing", target=tmp_path / "target")
