@@ -17,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (planning.plan, passes.sync, rehearsal.rehearse, handover.cutover):
+for command in (planning.prepare, planning.plan, passes.sync, rehearsal.rehearse, handover.cutover):
     app.command()(command)
 
 

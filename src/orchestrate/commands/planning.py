@@ -1,5 +1,8 @@
-"""`xen2kvm plan`."""
+"""`xen2kvm plan`, and `xen2kvm prepare`, which comes before it."""
 
+import dataclasses
+import json as json_format
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -7,8 +10,11 @@ import typer
 
 from blocksync import locations
 from blocksync.errors import Usage
+from blocksync.transports.choice import Kind, choose
+from blocksync.transports.interface import Transport as Connection
 from orchestrate import show
 from orchestrate.commands.options import Fingerprint, Json, NoColor, Override, Transport, color
+from orchestrate.guest import prepare as preparation
 from orchestrate.layout.table import TableKind
 from orchestrate.plan import file as plan_file
 from orchestrate.source import Reach
@@ -74,3 +80,84 @@ def _mapping(pair: str) -> tuple[str, Path]:
             f"--volume {pair}", "is not DEVICE=PATH", "e.g. --volume /dev/vg0/guest-root=/srv/root.img"
         )
     return device, Path(path)
+
+
+def prepare(
+    guest: Annotated[
+        str | None,
+        typer.Argument(
+            help="The running guest, reached by ssh as root, e.g. root@web1.", metavar="GUEST-HOST"
+        ),
+    ] = None,
+    *,
+    print_script: Annotated[
+        bool,
+        typer.Option("--print", help="Print the script instead, to be read and run in the guest as root."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")
+    ] = False,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="Put every changed file back; packages stay installed.")
+    ] = False,
+    reboot: Annotated[
+        bool,
+        typer.Option("--reboot", help="Then reboot the guest under Xen and check that it came back whole."),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Reboot without asking.")] = False,
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the reboot.")] = 300.0,
+    transport: Transport = "auto",
+    host_key_fingerprint: Fingerprint = None,
+    json: Json = False,
+) -> None:
+    """Make a running guest ready for KVM days before: kernel, GRUB's package, virtio, UUIDs, serial console.
+
+    No boot loader is written, a menu that Xen reads stays as it is, and each changed file's original stays
+    beside it.
+    """
+    from orchestrate.steps import prepare as step  # noqa: PLC0415
+
+    if print_script:
+        typer.echo(preparation.script(), nl=False)
+        return
+    if guest is None:
+        raise Usage("prepare", "names no guest", "give [user@]host, or --print to get the script")
+    if reboot and dry_run:
+        raise Usage("--reboot", "makes no sense with --dry-run", "leave one of them out")
+
+    def connect() -> Connection:
+        return _connection(guest, transport, host_key_fingerprint)
+
+    connection = connect()
+    try:
+        options = tuple(name for name, wanted in (("--dry-run", dry_run), ("--undo", undo)) if wanted)
+        lines = step.run(connection, options, lambda line: _tell(line, quiet=json))
+    finally:
+        connection.close()
+    rebooted = None
+    if reboot and (yes or typer.confirm(f"Reboot {guest} under Xen now?", err=True)):
+        rebooted = step.reboot(connect, timeout, time.monotonic)
+    if json:
+        report = {
+            "guest": guest,
+            "dry_run": dry_run,
+            "lines": [dataclasses.asdict(line) for line in lines],
+            "reboot": None if rebooted is None else dataclasses.asdict(rebooted),
+        }
+        typer.echo(json_format.dumps(report))
+    elif rebooted is not None:
+        typer.echo(
+            f"rebooted: {rebooted.seconds:.0f} s, kernel {rebooted.kernel}, every mount and swap is back"
+        )
+
+
+def _connection(guest: str, kind: Kind, fingerprint: str | None) -> Connection:
+    host = locations.parse(f"ssh://{guest}/-").host
+    if host is None:
+        raise Usage(guest, "is no host", "give [user@]host[:port]")
+    return choose(host, kind=kind, fingerprint=fingerprint, notice=lambda text: typer.echo(text, err=True))
+
+
+def _tell(line: preparation.Line, *, quiet: bool) -> None:
+    if not quiet:
+        typer.echo(f"{line.kind}: {line.text}")

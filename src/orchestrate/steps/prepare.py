@@ -1,0 +1,138 @@
+"""`xen2kvm prepare`: run the script inside the guest, and prove by a reboot that Xen still boots it."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from blocksync.errors import Differences, Failed
+from blocksync.transports.interface import Channel, Transport
+from orchestrate.guest import prepare
+from orchestrate.guest.prepare import Line
+from orchestrate.hosts import FarHost
+
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_PAUSE = 3.0
+_ENDED_LINK = 255
+_STATE = "uname -r; cut -d' ' -f2 /proc/mounts | sort -u; sed -n '2,$s/ .*//p' /proc/swaps"
+"""What has to be the same after a reboot: the kernel, what is mounted, and the swap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rebooted:
+    """A reboot under Xen that went well: the kernel's version, and seconds until ssh answered again."""
+
+    kernel: str
+    seconds: float
+
+
+def run(transport: Transport, options: tuple[str, ...], tell: Callable[[Line], None]) -> tuple[Line, ...]:
+    """Run the script on the guest with `options` (--dry-run, --undo); each line is told as it comes.
+
+    Raises `Failed` with what the script complained of.
+    """
+    channel = transport.run(["sh", "-s", "--", *options])
+    try:
+        _send(channel, prepare.script().encode())
+        lines = _lines(channel, tell)
+        status = channel.wait(60)
+        if status:
+            raise _failure(transport, status, channel.stderr_tail())
+        return lines
+    finally:
+        channel.close()
+
+
+def _send(channel: Channel, script: bytes) -> None:
+    # A shell that ended early says why on its standard error.
+    with contextlib.suppress(BrokenPipeError):
+        rest = memoryview(script)
+        while rest:
+            rest = rest[channel.stdin.write(rest) or 0 :]
+    channel.stdin.close()
+
+
+def _lines(channel: Channel, tell: Callable[[Line], None]) -> tuple[Line, ...]:
+    found = []
+    with open(channel.stdout.fileno(), encoding="utf-8", errors="replace", closefd=False) as output:
+        for printed in output:
+            line = prepare.line(printed)
+            if line is not None:
+                found.append(line)
+                tell(line)
+    return tuple(found)
+
+
+def _failure(transport: Transport, status: int, complaint: str) -> Failed:
+    last = "".join(each if each.isprintable() or each == "\n" else "?" for each in complaint.strip()[-2000:])
+    if status == _ENDED_LINK:
+        return Failed(transport.describe(), f"the connection ended: {last}", "run the same command again")
+    return Failed(
+        f"prepare on {transport.describe()}",
+        last or f"the script ended with status {status}",
+        "mend that and run the same command again: what is done already is left alone",
+    )
+
+
+def reboot(connect: Callable[[], Transport], seconds: float, clock: Callable[[], float]) -> Rebooted:
+    """Reboot the guest and wait until ssh answers from another boot, at most `seconds`.
+
+    Raises `Failed` when it does not come back, `Differences` when its kernel, mounts or swap are others.
+    """
+    before, state = _ask(connect, f"cat {_BOOT_ID}"), _ask(connect, _STATE)
+    began = clock()
+    _start_reboot(connect)
+    while _boot_id(connect) in {None, before}:
+        if clock() - began > seconds:
+            raise Failed(
+                "the guest's reboot",
+                f"ssh does not answer from a new boot after {seconds:g} s",
+                "look at its console on the Xen host: xl console NAME",
+            )
+        time.sleep(_PAUSE)
+    took = clock() - began
+    _compare(connect, state, until=began + seconds, clock=clock)
+    return Rebooted(state.splitlines()[0], took)
+
+
+def _compare(
+    connect: Callable[[], Transport], before: str, *, until: float, clock: Callable[[], float]
+) -> None:
+    """sshd may answer before the last file system is mounted."""
+    while True:
+        after = _ask(connect, _STATE)
+        missing = set(before.splitlines()) - set(after.splitlines())
+        if not missing:
+            return
+        if clock() > until:
+            raise Differences(
+                "the guest after its reboot",
+                f"it lacks {', '.join(sorted(missing))}, which it had before (kernel, mount points, swap)",
+                "compare /etc/fstab with /etc/fstab.xen2kvm-before in it, or run prepare --undo",
+            )
+        time.sleep(_PAUSE)
+
+
+def _ask(connect: Callable[[], Transport], line: str) -> str:
+    transport = connect()
+    try:
+        done = FarHost(transport).run(["sh", "-c", line])
+        if done.status:
+            raise Failed(transport.describe(), done.complaint or f"status {done.status}")
+        return done.output.decode(errors="replace").strip()
+    finally:
+        transport.close()
+
+
+def _boot_id(connect: Callable[[], Transport]) -> str | None:
+    """None while nobody answers, which is what a reboot looks like."""
+    try:
+        return _ask(connect, f"cat {_BOOT_ID}")
+    except (Failed, OSError):
+        return None
+
+
+def _start_reboot(connect: Callable[[], Transport]) -> None:
+    # The link ends with the guest, sooner or later than the command: no status tells anything.
+    with contextlib.suppress(Failed, OSError):
+        _ask(connect, "shutdown -r now </dev/null >/dev/null 2>&1 &")
