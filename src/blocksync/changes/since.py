@@ -1,6 +1,7 @@
 """What may have changed on a logical volume since a snapshot of it was made."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from blocksync.changes import cow_store, snapshots, thin_delta
 from blocksync.changes.candidates import Changes, ListLostError
@@ -9,14 +10,43 @@ from blocksync.changes.runner import Run
 from blocksync.errors import Failed
 from blocksync.extents import Extents
 
-# One command reads many pieces: each round trip to a far host costs more than they do. In their order, and
-# with O_DIRECT: the kernel writes the store underneath the page cache.
-_READ = """
-device=$1 length=$2; shift 2
-for number; do
-    dd if="$device" bs="$length" skip="$number" count=1 iflag=direct 2>/dev/null || exit
-done
+# A cutover waits for this: one command tells all, and asks device-mapper, which answers sooner than lvs does.
+_LOOK = """
+for device in "$1" "$2"; do
+    echo "$(dmsetup info -c --noheadings -o uuid "$device") $(blockdev --getsize64 "/dev/mapper/$device")"
+done 2>/dev/null
+cat /proc/sys/kernel/random/boot_id
+echo "$(dmsetup status "$2" 2>/dev/null)"
+echo "$(blockdev --getsize64 "/dev/mapper/$2-cow" 2>/dev/null)"
+dd if="/dev/mapper/$2-cow" bs="$3" count=1 iflag=direct 2>/dev/null
+exit 0
 """
+_LINES = 5
+
+# One command reads many pieces: each round trip to a far host costs more than they do. In their order, and
+# with O_DIRECT: the kernel writes the store underneath the page cache. What overflows while its list is read
+# may have stopped listing, so its state comes after them.
+_READ = """
+snapshot=$1 length=$2; shift 2
+for number; do
+    dd if="/dev/mapper/$snapshot-cow" bs="$length" skip="$number" count=1 iflag=direct 2>/dev/null || exit
+done
+dmsetup status "$snapshot"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """A snapshot and its origin on their host: device-mapper's uuid and size in bytes of both (nothing where
+    one is not active), the host's boot, the snapshot's state, its store's size and beginning.
+    """
+
+    origin: list[str]
+    snapshot: list[str]
+    boot: str
+    state: str
+    store_size: str
+    header: bytes
 
 
 def since(run: Run, snapshot: Volume, newer: Volume | None = None) -> Changes:
@@ -25,70 +55,93 @@ def since(run: Run, snapshot: Volume, newer: Volume | None = None) -> Changes:
 
     Where the list is lost (snapshot gone, full or invalid, host rebooted since, volume resized, a store that
     makes no sense) everything may have changed, and `why` says so. Raises Failed when the host does not
-    answer, or has no such volume any more.
+    answer, or has no such volume any more, or has it inactive.
     """
-    origin = find(run, snapshot.group, snapshot.origin)
-    if origin is None:
-        raise Failed(f"{snapshot.group}/{snapshot.origin}", "is gone", "look for it with `lvs`")
+    look = _look(run, snapshot)
+    size = _origin_size(run, snapshot, look)
     try:
-        _check(run, snapshot, origin)
-        listed = _thin(run, snapshot, newer or origin) if snapshot.is_thin else _cow(run, snapshot, origin)
+        _check(snapshot, look, size)
+        listed = _thin(run, snapshot, newer, size) if snapshot.is_thin else _cow(run, snapshot, look, size)
     except ListLostError as lost:
-        return Changes.whole(origin.size, f"no list since {snapshot.name}: {lost}")
-    return Changes.listed(listed, origin.size, f"what {snapshot.name} lists")
+        return Changes.whole(size, f"no list since {snapshot.name}: {lost}")
+    return Changes.listed(listed, size, f"what {snapshot.name} lists")
 
 
-def _check(run: Run, snapshot: Volume, origin: Volume) -> None:
-    there = find(run, snapshot.group, snapshot.name)
-    if there is None or there.uuid != snapshot.uuid:
+def _look(run: Run, snapshot: Volume) -> _Look:
+    origin = dm_name(snapshot.group, snapshot.origin)
+    names = [origin, snapshot.dm_name, str(cow_store.HEADER_BYTES)]
+    status, output = run(["sh", "-c", _LOOK, "sh", *names])
+    lines = output.split(b"\n", _LINES)
+    if status or len(lines) != _LINES + 1:
+        raise Failed(
+            f"{snapshot.group}/{snapshot.origin}", "cannot be looked at", "are dmsetup, blockdev there?"
+        )
+    words = [line.decode(errors="replace") for line in lines[:_LINES]]
+    return _Look(words[0].split(), words[1].split(), words[2].strip(), words[3], words[4], lines[_LINES])
+
+
+def _origin_size(run: Run, snapshot: Volume, look: _Look) -> int:
+    if len(look.origin) == 2 and look.origin[1].isdigit():
+        return int(look.origin[1])
+    name = f"{snapshot.group}/{snapshot.origin}"
+    if find(run, snapshot.group, snapshot.origin) is None:
+        raise Failed(name, "is gone", "look for it with `lvs`")
+    raise Failed(name, "is not active", f"lvchange -ay {name}")
+
+
+def _check(snapshot: Volume, look: _Look, size: int) -> None:
+    if len(look.snapshot) != 2:
+        raise ListLostError("the snapshot is gone, or not active")
+    # Device-mapper knows a volume as LVM-, its group's uuid and its own, without their hyphens.
+    if not look.snapshot[0].endswith(snapshot.uuid.replace("-", "")):
         raise ListLostError("the snapshot is gone")
-    status, output = run(["blockdev", "--getsize64", snapshot.path, origin.path])
-    sizes = output.split()
-    if status or len(sizes) != 2:
-        raise ListLostError("it is not active")
-    if sizes[0] != sizes[1]:
+    if look.snapshot[1] != str(size):
         raise ListLostError("the volume was resized since")
     made_in = snapshots.boot_of(snapshot)
-    if made_in is not None and made_in != snapshots.boot_id(run):
+    if made_in is not None and made_in != look.boot:
         raise ListLostError("the host was started anew since")
 
 
-def _cow(run: Run, snapshot: Volume, origin: Volume) -> Extents:
-    _check_fill(run, snapshot)
-    store = f"/dev/mapper/{snapshot.dm_name}-cow"
-    status, output = run(["blockdev", "--getsize64", store])
-    if status or not output.strip().isdigit():
+def _cow(run: Run, snapshot: Volume, look: _Look, size: int) -> Extents:
+    _check_fill(look.state)
+    if not look.store_size.isdigit():
         raise ListLostError("its store is not there")
 
     def read(offsets: Sequence[int], length: int) -> list[bytes]:
-        numbers = [str(offset // length) for offset in offsets]
-        status, output = run(["sh", "-c", _READ, "sh", store, str(length), *numbers])
-        if status:
-            raise ListLostError("its store cannot be read")
-        return [output[at : at + length] for at in range(0, len(output), length)]
+        if list(offsets) == [0]:
+            return [look.header]
+        return _pieces(run, snapshot, offsets, length)
 
-    listed = cow_store.changed(read, int(output), origin.size)
-    # What overflows while its list is read may have stopped listing.
-    _check_fill(run, snapshot)
-    return listed
+    return cow_store.changed(read, int(look.store_size), size)
 
 
-def _check_fill(run: Run, snapshot: Volume) -> None:
-    lost = snapshots.fill(run, snapshot).lost
+def _pieces(run: Run, snapshot: Volume, offsets: Sequence[int], length: int) -> list[bytes]:
+    numbers = [str(offset // length) for offset in offsets]
+    status, output = run(["sh", "-c", _READ, "sh", snapshot.dm_name, str(length), *numbers])
+    end = len(offsets) * length
+    if status or len(output) < end:
+        raise ListLostError("its store cannot be read")
+    _check_fill(output[end:].decode(errors="replace"))
+    return [output[at : at + length] for at in range(0, end, length)]
+
+
+def _check_fill(state: str) -> None:
+    lost = snapshots.parse_fill(state).lost
     if lost is not None:
         raise ListLostError(lost)
 
 
-def _thin(run: Run, older: Volume, newer: Volume) -> Extents:
-    ids = _thin_id(run, older), _thin_id(run, newer)
+def _thin(run: Run, older: Volume, newer: Volume | None, size: int) -> Extents:
+    until = dm_name(older.group, older.origin) if newer is None else newer.dm_name
+    ids = _thin_id(run, older.dm_name), _thin_id(run, until)
     pool = dm_name(older.group, older.pool)
-    return thin_delta.between(run, f"{pool}-tpool", f"/dev/mapper/{pool}_tmeta", ids, newer.size)
+    return thin_delta.between(run, f"{pool}-tpool", f"/dev/mapper/{pool}_tmeta", ids, size)
 
 
-def _thin_id(run: Run, volume: Volume) -> int:
+def _thin_id(run: Run, name: str) -> int:
     """A thin device's number in its pool, from its table: `0 SECTORS thin POOL ID`."""
-    status, output = run(["dmsetup", "table", volume.dm_name])
+    status, output = run(["dmsetup", "table", name])
     fields = output.split()
     if status or len(fields) < 5 or fields[2] != b"thin" or not fields[4].isdigit():
-        raise ListLostError(f"{volume.full_name} is no active thin volume")
+        raise ListLostError(f"{name} is no active thin volume")
     return int(fields[4])

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from blocksync.changes.lvm import Volume, check_name, dm_name, find, tagged
+from blocksync.changes.lvm import Volume, check_name, dm_name, tagged
 from blocksync.changes.runner import Run, output_of, printable
 from blocksync.errors import BlocksyncError, Failed, Refused, Usage
 
@@ -119,12 +119,25 @@ def make(
 
 def remove(run: Run, snapshots: Iterable[Volume]) -> None:
     """Remove snapshots of ours; one that is gone already is fine. Raises Usage for a volume that is not one
-    of ours, Failed when LVM does not let go of it.
+    of ours, Failed when LVM does not let go of one.
     """
-    for snapshot in snapshots:
+    left = list(snapshots)
+    for snapshot in left:
         if not _is_ours(snapshot):
             raise Usage(snapshot.path, "is no snapshot of ours", "remove it yourself, with lvremove")
-        _remove(run, snapshot)
+    output = b""
+    for attempt in range(_REMOVALS):
+        there = {each.uuid for each in tagged(run, TAG)} if left else set()
+        left = [each for each in left if each.uuid in there]
+        if not left:
+            return
+        status, output = run(["lvremove", "--force", *(each.full_name for each in left)])
+        if status == 0:
+            return
+        # udev looks into a new device, and holds it as long as it does.
+        time.sleep(0.25 * attempt)
+    names = " ".join(each.full_name for each in left)
+    raise Failed(names, f"cannot be removed: {printable(output)}", f"see who has it open; lvremove {names}")
 
 
 def fill(run: Run, snapshot: Volume) -> Fill:
@@ -253,20 +266,3 @@ def _check_pool(run: Run, volume: Volume) -> None:
             f"lvextend {volume.group}/{volume.pool}",
             guard="space",
         )
-
-
-def _remove(run: Run, snapshot: Volume) -> None:
-    for attempt in range(_REMOVALS):
-        there = find(run, snapshot.group, snapshot.name)
-        if there is None or there.uuid != snapshot.uuid:
-            return
-        status, output = run(["lvremove", "--force", snapshot.full_name])
-        if status == 0:
-            return
-        # udev looks into a new device, and holds it as long as it does.
-        time.sleep(0.25 * attempt)
-    raise Failed(
-        snapshot.path,
-        f"cannot be removed: {printable(output)}",
-        f"see who has it open; lvremove {snapshot.full_name}",
-    )
