@@ -52,7 +52,8 @@ class DomainSpec:
 
     `disk` is the target, an existing block device or regular file, which decides between libvirt's disk
     types "block" and "file"; symbolic links such as /dev/vg0/guest stay as they are. `disk_bus` and
-    `nic_model` are for guests whose kernel has no virtio. Without `uuid` libvirt makes one up.
+    `nic_model` are for guests whose kernel has no virtio. Without `uuid` libvirt makes one up. What the
+    serial console says is added to the file `console_log`.
     """
 
     name: str
@@ -66,6 +67,7 @@ class DomainSpec:
     disk_bus: DiskBus = "virtio"
     nic_model: NicModel = "virtio"
     uuid: str | None = None
+    console_log: Path | None = None
 
 
 def domain_xml(spec: DomainSpec) -> str:
@@ -114,7 +116,7 @@ def _add_devices(domain: ET.Element, spec: DomainSpec) -> None:
     _add_disk(devices, spec)
     for nic in spec.nics:
         _add_nic(devices, nic, spec.nic_model)
-    _add_console(devices)
+    _add_console(devices, spec.console_log)
     ET.SubElement(devices, "memballoon", model="virtio")
     rng = ET.SubElement(devices, "rng", model="virtio")
     _leaf(rng, "backend", "/dev/urandom", model="random")
@@ -139,8 +141,10 @@ def _add_nic(devices: ET.Element, nic: Nic, model: NicModel) -> None:
     ET.SubElement(interface, "model", type=model)
 
 
-def _add_console(devices: ET.Element) -> None:
+def _add_console(devices: ET.Element, log: Path | None) -> None:
     serial = ET.SubElement(devices, "serial", type="pty")
+    if log is not None:
+        ET.SubElement(serial, "log", file=str(log.absolute()), append="on")
     ET.SubElement(serial, "target", port="0")
     console = ET.SubElement(devices, "console", type="pty")
     ET.SubElement(console, "target", type="serial", port="0")
@@ -165,6 +169,7 @@ def _disk_type(path: Path) -> Literal["block", "file"]:
 def _check(spec: DomainSpec) -> None:
     _check_name(spec.name)
     _check_text(str(spec.disk), "path of the disk")
+    _check_text(str(spec.console_log or ""), "path of the console's log")
     for value, what in ((spec.memory_mib, "memory in MiB"), (spec.vcpus, "number of vcpus")):
         if value < 1:
             raise Usage(spec.name, f"{what} is {value}", "give a number above zero")

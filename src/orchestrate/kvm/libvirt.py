@@ -3,8 +3,9 @@
 import os
 import shutil
 import subprocess
+import time
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from blocksync.errors import Failed
 DEFAULT_URI = "qemu:///system"
 # A daemon that probes a KVM which does not work needs most of a minute for one call.
 _SECONDS = 300.0
+_POLL_SECONDS = 0.25
+_STOPPED = ("shut off", "crashed")
 
 
 class Unreachable(Failed):
@@ -54,6 +57,30 @@ class Libvirt:
         """Start a defined domain."""
         self._virsh("start", f"--domain={self._uuid(name)}")
 
+    def shutdown(self, name: str, seconds: float, *, wait_on: Callable[[], bool] = lambda: False) -> bool:
+        """Ask the guest to shut down and wait; False when it still runs after `seconds`.
+
+        Before it gives up, `wait_on` may say True: then it waits as long again.
+        """
+        uuid = self._uuid(name)
+        self._virsh("shutdown", f"--domain={uuid}")
+        while not self._ended(uuid, seconds):
+            if not wait_on():
+                return False
+        return True
+
+    def destroy(self, name: str) -> None:
+        """End the domain as pulling the plug does. Only for an operator who said so."""
+        self._virsh("destroy", f"--domain={self._uuid(name)}")
+
+    def autostart(self, name: str, *, on: bool) -> None:
+        """Whether the domain starts with its host."""
+        self._virsh("autostart", f"--domain={self._uuid(name)}", *(() if on else ("--disable",)))
+
+    def uuid(self, name: str) -> str | None:
+        """The UUID of the domain of exactly this name, None when there is none."""
+        return self._uuids().get(name)
+
     def is_defined(self, name: str) -> bool:
         """Whether a domain of exactly this name is there, running or not."""
         return name in self._uuids()
@@ -73,6 +100,14 @@ class Libvirt:
             if source is not None:
                 uses.append(DiskUse(name, self._state_of(uuid), source))
         return tuple(uses)
+
+    def _ended(self, uuid: str, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while self._state_of(uuid) not in _STOPPED:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_POLL_SECONDS)
+        return True
 
     def _sources(self, name: str, uuid: str) -> Iterator[str]:
         # A running domain's stored configuration can name other disks than it runs with; both count.

@@ -51,10 +51,13 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wishes:
-    """What the operator asked of the layout. `disk_size` is that of a target that exists."""
+    """What the operator asked of the layout. `disk_size` is that of a target that exists; `config` is where
+    the Xen host has the guest's configuration.
+    """
 
     disk: str
     xen_host: str | None = None
+    config: str | None = None
     disk_size: int | None = None
     table: TableKind | None = None
     first_sector: int = 2048
@@ -131,6 +134,7 @@ def compose(
     plan = Plan(
         format=FORMAT,
         xen_host=wishes.xen_host,
+        config=wishes.config,
         guest=_guest(xen),
         disk=_disk(layout.table, wishes.disk),
         boot=Boot(root=root, arguments=(), kernels=tuple(kernel.version for kernel in usable_kernels)),

@@ -31,6 +31,7 @@ _COMMENTS = {
     "boot": "`expect` is what the serial console shows when the guest is up (a regular expression).",
     "volume": "The guest's volumes: read from `path`, laid into `partition`. Sources are never written.",
     "nic": "Network cards keep their MAC address; `name` is what the guest calls the card.",
+    "check": "What shows that the guest serves on KVM: `command`, `tcp` or `url`, for `timeout` seconds.",
     "fixup": "What is changed inside the guest, and why. Take an entry out and it is not done.",
 }
 
@@ -58,6 +59,8 @@ def _without_none(value: Any) -> Any:
 
 
 def _add(document: TOMLDocument, key: str, value: Any) -> None:
+    if value == []:
+        return
     if key in _COMMENTS:
         document.add(tomlkit.comment(_COMMENTS[key]))
     if isinstance(value, list):

@@ -1,5 +1,7 @@
 """What a plan says. Frozen; checked strictly when it is read, because people edit it."""
 
+import ipaddress
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
@@ -39,6 +41,11 @@ class Nic(_Strict, frozen=True, kw_only=True):
     bridge: str | None = None
     name: str | None = None
     addresses: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Each address is one, with or without its prefix. Raises `ValueError`."""
+        for address in self.addresses:
+            ipaddress.ip_interface(address)
 
 
 class Place(_Strict, frozen=True, kw_only=True):
@@ -103,17 +110,52 @@ class FixupChoice(_Strict, frozen=True, kw_only=True):
     files: tuple[str, ...] = ()
 
 
+_TCP = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
+
+
+class Check(_Strict, frozen=True, kw_only=True):
+    """How to see that the guest serves: a `command` that ends well, a `tcp` port (`HOST:PORT`) that accepts,
+    or an HTTP `url` that answers with success. Tried for `timeout` seconds.
+    """
+
+    command: tuple[str, ...] = ()
+    tcp: str = ""
+    url: str = ""
+    timeout: float = 120.0
+
+    def __post_init__(self) -> None:
+        """Exactly one of the three. Raises `ValueError`."""
+        if sum(map(bool, (self.command, self.tcp, self.url))) != 1:
+            raise ValueError("a check has one of command, tcp and url")
+        port = _TCP.fullmatch(self.tcp)
+        if self.tcp and not (port and 0 < int(port[1]) < 65536):
+            raise ValueError(f"check: {self.tcp!r} is not HOST:PORT")
+        if self.url and not re.fullmatch(r"https?://[^\s/]+\S*", self.url):
+            raise ValueError(f"check: {self.url!r} is no http:// or https:// address")
+        if not 0 < self.timeout <= 86400:
+            raise ValueError("check: timeout is in seconds, above 0 and a day at most")
+
+    @property
+    def title(self) -> str:
+        """What it looks at, in one line."""
+        return " ".join(self.command) or (f"tcp {self.tcp}" if self.tcp else self.url)
+
+
 class Plan(_Strict, frozen=True, kw_only=True):
-    """One guest's way from Xen to KVM. `xen_host` ([user@]host[:port]) has the volumes, if not this one."""
+    """One guest's way from Xen to KVM. `xen_host` ([user@]host[:port]) has the volumes, if not this one, and
+    `config` is the path there of the configuration that starts the guest again.
+    """
 
     format: int
     xen_host: str | None = None
+    config: str | None = None
     guest: Guest
     disk: Disk
     boot: Boot
     volume: tuple[Volume, ...]
     nic: tuple[Nic, ...] = ()
     fixup: tuple[FixupChoice, ...] = ()
+    check: tuple[Check, ...] = ()
 
     @property
     def target(self) -> Path:

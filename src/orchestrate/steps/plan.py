@@ -61,6 +61,7 @@ def _planned(request: PlanRequest, host: Host) -> Planned:
     wishes = Wishes(
         disk=str(request.disk.absolute()),
         xen_host=None if far is None else str(far),
+        config=str(request.config.path if far else request.config.path.absolute()),
         disk_size=_target_size(request.disk, found if far is None else []),
         table=request.table,
         first_sector=request.first_sector,

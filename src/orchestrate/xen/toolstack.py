@@ -1,8 +1,8 @@
 """The Xen host's toolstack, `xl` or `xm`, and who has a volume open on that host.
 
 Formats: `xl list` and `xm list` print `Name ID Mem VCPUs State Time(s)`, state as six flags of `rbpscd`; xend
-also lists guests that do not run, with neither ID nor state. Backends stand in xenstore (`xenstore-ls -f`), with
-their device as hexadecimal `major:minor`. Mounts: proc(5), mountinfo.
+also lists guests that do not run, with neither ID nor state. Backends stand in xenstore (`xenstore-ls -f`),
+their devices as hexadecimal `major:minor`. Mounts: proc(5), mountinfo.
 """
 
 import re

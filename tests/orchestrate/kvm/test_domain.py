@@ -38,6 +38,7 @@ CASES = {
     "two-nics": replace(BASE, nics=(Nic("00:16:3e:12:34:56", "xenbr-dmz.12"), Nic("00:16:3e:12:34:57"))),
     "larger": replace(BASE, memory_mib=16384, vcpus=8),
     "uuid": replace(BASE, uuid="6A0C5CB5-0D4F-4B2B-9B0A-3B2C7E1D9F00"),
+    "logged": replace(BASE, console_log=Path("/var/lib/xen2kvm/web/consoles/kvm.log")),
     "escaped-name": replace(BASE, name="R&D <\"web\"> 'ü'"),
 }
 

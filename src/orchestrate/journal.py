@@ -1,0 +1,182 @@
+"""The journal of a cutover: `journal.json` in the job's folder, durable before each step goes on.
+
+It says which side the guest belongs to, when it was stopped, what has to be put back (autostart links), and
+each step: begun, done or failed. It never says that a step may be left out: the hosts are asked what is true.
+"""
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from blocksync.errors import Failed
+from orchestrate.plan.file import write
+from orchestrate.stopwatch import Step, Stopwatch
+
+FILE = "journal.json"
+FORMAT = 1
+
+_LOOK = "find out on which side the guest runs; when it runs on Xen alone, move the file away"
+
+
+class Owner(StrEnum):
+    """The side that may start the guest. It becomes KVM just before the first start there."""
+
+    XEN = "xen"
+    KVM = "kvm"
+
+
+class Status(StrEnum):
+    """BEGUN and nothing after it: the command was killed in this step."""
+
+    BEGUN = "begun"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Closed(StrEnum):
+    """How a cutover ended."""
+
+    DONE = "done"
+    ROLLED_BACK = "rolled-back"
+    FINISHED = "finished"
+
+
+class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the journal's parts."""
+
+
+class Entry(_Strict, frozen=True, kw_only=True):
+    """A step: when it began (UTC, ISO 8601), the seconds that it took, what went wrong."""
+
+    step: str
+    status: Status
+    begun: str
+    seconds: float | None = None
+    cause: str | None = None
+
+
+class Link(_Strict, frozen=True, kw_only=True):
+    """An autostart link that was taken away on the Xen host."""
+
+    path: str
+    target: str
+
+
+class Content(_Strict, frozen=True, kw_only=True):
+    """The content of `journal.json`. Times in seconds since 1970, None while it has not come to that.
+
+    `stopped`: when the guest was asked to stop on Xen. `serving`: when it was first seen to serve on KVM.
+    """
+
+    format: int = FORMAT
+    guest: str
+    target: str
+    owner: Owner = Owner.XEN
+    stopped: float | None = None
+    serving: float | None = None
+    autostart: tuple[Link, ...] = ()
+    closed: Closed | None = None
+    steps: tuple[Entry, ...] = ()
+
+
+@dataclass(slots=True)
+class Journal:
+    """An open journal; only the holder of the job writes it."""
+
+    folder: Path
+    content: Content
+
+    def note(self, **changes: Any) -> None:
+        """Change fields of the content, durably."""
+        self.content = replace(self.content, **changes)
+        write(self.folder / FILE, msgspec.json.format(msgspec.json.encode(self.content)).decode() + "\n")
+        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def start_anew(self) -> None:
+        """A new cutover begins; what still has to be put back stays."""
+        old = self.content
+        self.content = Content(guest=old.guest, target=old.target, autostart=old.autostart)
+        self.note()
+
+    def begin(self, step: str) -> None:
+        """A step begins."""
+        begun = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        entry = Entry(step=step, status=Status.BEGUN, begun=begun)
+        self.note(steps=(*self.content.steps, entry))
+
+    def end(self, step: Step) -> None:
+        """The last step that began under this name is done."""
+        self._close(step.name, status=Status.DONE, seconds=round(step.seconds, 3))
+
+    def fail(self, cause: str) -> None:
+        """What was begun by this command and is not done has failed."""
+        if self.content.steps and self.content.steps[-1].status is Status.BEGUN:
+            self._close(self.content.steps[-1].step, status=Status.FAILED, cause=cause)
+
+    def watched(self, watch: Stopwatch) -> Stopwatch:
+        """A stopwatch whose steps are journalled too; `watch` collects and shows them as before."""
+
+        def begins(name: str) -> None:
+            self.begin(name)
+            watch.begins(name)
+
+        def ends(step: Step) -> None:
+            self.end(step)
+            watch.ends(step)
+
+        return Stopwatch(begins=begins, ends=ends, steps=watch.steps)
+
+    def _close(self, name: str, **changes: Any) -> None:
+        steps = list(self.content.steps)
+        index = max(at for at, entry in enumerate(steps) if entry.step == name)
+        steps[index] = replace(steps[index], **changes)
+        self.note(steps=tuple(steps))
+
+
+def read(folder: Path) -> Content | None:
+    """What the journal of a job's folder says; None where there is none. Raises `Failed` if it is damaged."""
+    path = folder / FILE
+    try:
+        content = msgspec.json.decode(path.read_bytes(), type=Content)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Failed(path, f"cannot be read: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise Failed(path, f"is damaged: {error}", _LOOK) from error
+    if content.format != FORMAT:
+        raise Failed(path, f"has format {content.format}, this version reads {FORMAT}", _LOOK)
+    return content
+
+
+def opened(folder: Path, guest: str, target: str) -> Journal:
+    """The journal that stands in the folder, else a new one; nothing is written yet.
+
+    Raises `Failed` if it is damaged, or about another guest or target.
+    """
+    found = read(folder)
+    if found is None:
+        return Journal(folder, Content(guest=guest, target=target))
+    if found.guest != guest or found.target != target:
+        raise Failed(
+            folder / FILE,
+            f"is about {found.guest} on {found.target}",
+            "name that plan, or another --job-dir",
+        )
+    return Journal(folder, found)
+
+
+def started_anew(journal: Journal) -> None:
+    """Begin a new cutover in the journal, keeping what still has to be put back."""
+    old = journal.content
+    journal.content = Content(guest=old.guest, target=old.target, autostart=old.autostart)

@@ -1,0 +1,67 @@
+"""Real packets: what a neighbour on the bridge hears and believes."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from blocksync.errors import Failed
+from orchestrate.announce import Announcement, announcements, send
+from orchestrate.plan.model import Nic
+
+MAC, ADDRESS = "00:16:3e:12:34:56", "192.0.2.7"
+BRIDGE = "x2kbr0"
+
+# In a network namespace of its own: a bridge, and behind it a neighbour that knows the address elsewhere.
+NETWORK = f"""
+set -e
+ip link add {BRIDGE} type bridge
+ip link add port type veth peer name neighbour
+ip link set port master {BRIDGE}
+for link in lo {BRIDGE} port; do ip link set $link up; done
+ip address add 192.0.2.1/24 dev neighbour
+ip link set neighbour up
+ip neigh replace {ADDRESS} lladdr 00:16:3e:00:00:01 nud stale dev neighbour
+"$0" -c 'from orchestrate.announce import Announcement, send
+send(Announcement("{ADDRESS}", "{MAC}", "{BRIDGE}"))' >&2
+ip neigh show {ADDRESS} dev neighbour
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("arping"), reason="needs root and arping")
+def test_a_neighbour_learns_where_the_address_is_now() -> None:
+    command = ["unshare", "--net", "sh", "-c", NETWORK, sys.executable]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert f"lladdr {MAC}" in done.stdout
+
+
+@pytest.mark.skipif(not shutil.which("arping"), reason="needs arping")
+def test_a_bridge_that_is_not_there_fails_by_name() -> None:
+    with pytest.raises(Failed, match="on nosuchbr: "):
+        send(Announcement(ADDRESS, MAC, "nosuchbr"))
+
+
+def test_without_arping_the_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Failed, match="apt-get install arping"):
+        send(Announcement(ADDRESS, MAC, BRIDGE))
+
+
+def test_only_addresses_with_a_bridge_are_announced_and_only_ipv4() -> None:
+    nics = [
+        Nic(mac=MAC, bridge=BRIDGE, addresses=("192.0.2.7/24", "2001:db8::7/64", "198.51.100.7")),
+        Nic(mac="00:16:3e:12:34:57", addresses=("192.0.2.8",)),
+    ]
+    assert list(announcements(nics)) == [
+        Announcement("192.0.2.7", MAC, BRIDGE),
+        Announcement("198.51.100.7", MAC, BRIDGE),
+    ]
+
+
+def test_an_address_that_is_none_is_no_plan() -> None:
+    with pytest.raises(ValueError, match="does not appear to be"):
+        Nic(mac=MAC, addresses=("192.0.2.999",))
