@@ -21,7 +21,7 @@ _NEEDED = frozenset({"/", "/boot", "/usr", "/var", "/etc"})
 
 def finish(plan: Plan, raw: Path, watch: Stopwatch) -> None:
     """Apply the plan's fix-ups to the disk `raw` and make it boot. Durable when this returns."""
-    with watch.step("fix-ups"), mounted(raw, _mounts(plan)) as tree:
+    with watch.step("fix-ups"), mounted(raw, mounts(plan)) as tree:
         apply_fixups(plan, tree)
         _write_grub_files(plan, tree)
     with watch.step("boot loader"):
@@ -63,7 +63,8 @@ def _uuid(volume: Volume) -> str:
     return volume.uuid
 
 
-def _mounts(plan: Plan) -> list[MountSpec]:
+def mounts(plan: Plan) -> list[MountSpec]:
+    """The partitions whose files fix-ups read or write, with their places in the guest."""
     return [
         MountSpec(volume.partition.offset, volume.partition.size, volume.filesystem, volume.mountpoint)
         for volume in plan.copied
