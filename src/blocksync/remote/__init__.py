@@ -1,11 +1,25 @@
 """Passes whose source or target is on another host.
 
 `run(request, far="source", transport=...)` is `blocksync.run` for two hosts: the same request, whose far
-path is one there, and the same report. `compare(source, target, transport=...)` proves that a target here is
-equal to a source there.
+path is one there, and the same report. `compare(source, target, far=..., transport=...)` proves that a target
+is equal to a source, one of which is there.
 """
 
-from blocksync.remote.comparing import compare
-from blocksync.remote.passes import run
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from blocksync.remote.comparing import compare
+    from blocksync.remote.passes import run
 
 __all__ = ["compare", "run"]
+
+_HOMES = {"compare": "comparing", "run": "passes"}
+
+
+def __getattr__(name: str) -> object:
+    # Imported on first use: a pass does not wait for what proofs need.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'blocksync.remote' has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415
+
+    return getattr(import_module(f"blocksync.remote.{_HOMES[name]}"), name)

@@ -4,19 +4,24 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from blocksync import locations
 from blocksync.errors import Usage
 from blocksync.locations import Location
-from blocksync.passes import PassReport, PassRequest
-from blocksync.progress import Report
-from blocksync.remote.comparing import compare
-from blocksync.remote.passes import run
+from blocksync.remote import bootstrap
 from blocksync.transports.choice import Kind, choose
+from blocksync.transports.early import Early
 from blocksync.transports.hosts import Host
 from blocksync.transports.interface import Transport
-from blocksync.verify import Comparison
+
+if TYPE_CHECKING:
+    from blocksync.passes import PassReport, PassRequest
+    from blocksync.progress import Report
+    from blocksync.verify import Comparison
+
+# What a pass needs is loaded while the connection is made.
+# ruff: noqa: PLC0415
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +42,13 @@ class Span:
     cache: bool = False
 
 
-def sync(source: str, target: str, request: PassRequest, reach: Reach, progress: Report) -> PassReport:
+def sync(source: str, target: str, request: "PassRequest", reach: Reach, progress: "Report") -> "PassReport":
     """A pass from one location to another; see blocksync.remote.run. Raises Usage unless one end is here."""
     start, end = locations.parse(source), locations.parse(target)
     host = _the_other_host(start, end)
     with _reached(host, reach) as transport:
+        from blocksync.remote.passes import run
+
         return run(
             replace(request, source=start.path, target=end.path),
             far="target" if start.host is None else "source",
@@ -51,15 +58,13 @@ def sync(source: str, target: str, request: PassRequest, reach: Reach, progress:
         )
 
 
-def verify(source: str, target: str, span: Span, reach: Reach, progress: Report) -> Comparison:
-    """Compare a far source with a target here; see blocksync.remote.compare."""
+def verify(source: str, target: str, span: Span, reach: Reach, progress: "Report") -> "Comparison":
+    """Compare a source with a target; see blocksync.remote.compare. Raises Usage unless one is here."""
     start, end = locations.parse(source), locations.parse(target)
     host = _the_other_host(start, end)
-    if end.host is not None:
-        raise Usage(
-            target, "is on another host", "run verify on that host, with the source as ssh://HOST/path"
-        )
     with _reached(host, reach) as transport:
+        from blocksync.remote.comparing import compare
+
         return compare(
             start.path,
             end.path,
@@ -67,6 +72,7 @@ def verify(source: str, target: str, span: Span, reach: Reach, progress: Report)
             size=span.size,
             direct=span.direct,
             cache=span.cache,
+            far="target" if start.host is None else "source",
             transport=transport,
             name=str(host),
             progress=progress,
@@ -83,7 +89,8 @@ def _the_other_host(source: Location, target: Location) -> Host:
 @contextmanager
 def _reached(host: Host, reach: Reach) -> Iterator[Transport]:
     kind = cast(Kind, reach.transport)
-    transport = choose(host, kind=kind, fingerprint=reach.fingerprint, notice=_say)
+    chosen = choose(host, kind=kind, fingerprint=reach.fingerprint, notice=_say)
+    transport = Early(chosen, bootstrap.argv())
     try:
         yield transport
     finally:

@@ -6,7 +6,6 @@ That is sent over the channel, to a loader that any Python understands, and runs
 import shlex
 import struct
 import zlib
-from importlib.resources import files
 
 from blocksync.wire.frames import LOADER_GREETING
 
@@ -40,5 +39,8 @@ def argv() -> tuple[str, ...]:
 
 def program() -> bytes:
     """The portable agent as its loader takes it: the length of what follows, and the program, compressed."""
+    # Slow to load, and most far ends need no program.
+    from importlib.resources import files  # noqa: PLC0415
+
     packed = zlib.compress(files("blocksync").joinpath("portable_agent.py").read_bytes(), 9)
     return struct.pack(">I", len(packed)) + packed

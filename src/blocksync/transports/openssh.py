@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from blocksync.errors import Failed
-from blocksync.transports import files
+from blocksync.transports import control_socket, files
 from blocksync.transports.child import ChildChannel, Tail
 from blocksync.transports.command_line import quoted
 from blocksync.transports.failures import HostKeyUnknown, not_the_fingerprint, unreachable
@@ -32,7 +32,6 @@ _ALIVE_SECONDS = 9
 _PERSIST_SECONDS = 60
 # Without a terminal nobody answers questions; what takes longer hangs.
 _UNATTENDED_SECONDS = 60.0
-_CONTROL_SECONDS = 5.0
 # sun_path has 108 bytes, and ssh binds to a longer temporary name first.
 _LONGEST_FOLDER = 70
 
@@ -90,7 +89,7 @@ class OpenSSH:
     def close(self) -> None:
         with self._lock:
             if self._folder is not None:
-                self._control("exit", self._folder / "control")
+                control_socket.end(self._folder / "control")
             self._leave()
 
     def describe(self) -> str:
@@ -131,7 +130,7 @@ class OpenSSH:
         if self._folder is None:
             self._folder = _private_folder()
         socket = self._folder / "control"
-        if not self._control("check", socket):
+        if not control_socket.is_alive(socket):
             # Left behind by a connection that was killed.
             socket.unlink(missing_ok=True)
             try:
@@ -145,17 +144,6 @@ class OpenSSH:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
-
-    def _control(self, request: str, socket: Path) -> bool:
-        if not socket.exists():
-            return False
-        argv = [*_client(socket), "-O", request, "--", self.host.name]
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return (
-                subprocess.run(argv, capture_output=True, timeout=_CONTROL_SECONDS, check=False).returncode
-                == 0
-            )
-        return False
 
     def _connect(self, socket: Path) -> None:
         configuration = self.configuration()
