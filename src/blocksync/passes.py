@@ -50,8 +50,8 @@ class PassRequest:
     the pass to extents of the source. `origin` is the volume that `source` is a snapshot of: the digest file
     is then about that volume, and serves all its snapshots. `direct` reads regular files past the page cache
     as well; `cache` lets block devices be read through it, which is stale when a guest writes underneath.
-    `hash` is what digests are made of. `bytes_per_second` bounds what is looked at and written together. `known_signatures` may be
-    on the target besides the source's own; `overrides` names guards to leave out.
+    `hash` is what digests are made of. `bytes_per_second` bounds what is looked at and written together.
+    `known_signatures` may be on the target besides the source's own; `overrides` names guards to leave out.
     """
 
     source: Path

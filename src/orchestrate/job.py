@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -20,6 +21,7 @@ from orchestrate.plan.model import Plan, Volume
 
 DEFAULT_FOLDER = Path("/var/lib/xen2kvm")
 FORMAT = 1
+MOST_RECORDS = 100
 
 
 class Phase(StrEnum):
@@ -34,14 +36,63 @@ class Phase(StrEnum):
     HANDED_OVER = "handed-over"
 
 
+class PassRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a pass over all volumes did, in bytes and seconds.
+
+    `at` is the moment whose content was copied, as seconds since 1970. `listed` says that only candidates
+    were looked at; `why` says why everything was.
+    """
+
+    at: float
+    seconds: float
+    looked_at: int
+    read: int
+    changed: int
+    written: int
+    source: Literal["snapshots", "volumes"]
+    listed: bool = False
+    why: str = ""
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A snapshot as LVM reported it when it was made (blocksync.changes.lvm.Volume)."""
+
+    group: str
+    name: str
+    uuid: str
+    size: int
+    attributes: str
+    origin: str
+    pool: str
+    tags: tuple[str, ...]
+
+
 class State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The content of `state.json`; `target` is the disk that it speaks of."""
+    """The content of `state.json`; `target` is the disk that it speaks of.
+
+    `moment` numbers the snapshots since which the candidates hold all that the target may lack, and
+    `snapshots` are what they are in LVM, by the guest's device: another snapshot of the same name is not the
+    moment. `proven` is the moment that was compared as a whole. `records` are the latest passes, in order.
+    """
 
     format: int = FORMAT
     target: str
     phase: Phase = Phase.PASSES
     passes: int = 0
     rehearsed: str | None = None
+    moment: int | None = None
+    snapshots: dict[str, Snapshot] = {}
+    proven: int | None = None
+    records: tuple[PassRecord, ...] = ()
+
+    def with_pass(self, record: PassRecord) -> "State":
+        """The state after one more pass."""
+        records = (*self.records, record)[-MOST_RECORDS:]
+        return msgspec.structs.replace(self, phase=Phase.PASSES, passes=self.passes + 1, records=records)
+
+    def without_moment(self) -> "State":
+        """The state when nothing is known of what the target lacks."""
+        return msgspec.structs.replace(self, moment=None, snapshots={}, proven=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,9 @@ def _partition_row(volume: Volume) -> tuple[str, ...]:
 
 
 def sync(report: "SyncReport", *, dry_run: bool, as_json: bool, color: bool) -> None:
-    """What a pass changed, volume by volume; what the engine noted goes to standard error."""
+    """What a pass changed, volume by volume; what was noted goes to standard error."""
+    for note in report.notes:
+        print(f"note: {note}", file=sys.stderr)
     for one in report.passes:
         for note in one.report.notes:
             print(f"note: {one.volume.device}: {note}", file=sys.stderr)
@@ -108,6 +110,7 @@ def sync_json(report: "SyncReport") -> dict[str, object]:
     return {
         **{field: report.total(field) for field in _PASS_FIELDS},
         "seconds": sum(one.report.seconds for one in report.passes),
+        "moment": report.moment,
         "table_written": report.table_written,
         "swap_made": list(report.swap_made),
         "volumes": volumes,

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from blocksync import hashes, locations, passes, remote, verify
 from blocksync.errors import Differences, Usage
+from blocksync.extents import Extents
 from blocksync.passes import PassReport, PassRequest
 from blocksync.progress import Report
 from blocksync.transports.choice import Kind, choose
@@ -34,8 +35,18 @@ class Source(Protocol):
     def copy(self, request: PassRequest, progress: Report) -> PassReport:
         """One pass, as `blocksync.passes.run`."""
 
-    def prove(self, volume: Path, target: Path, offset: int, size: int, progress: Report) -> str:
-        """Read both sides completely, compare them by a hash that nobody can forge, and say what was proven.
+    def prove(
+        self,
+        volume: Path,
+        target: Path,
+        offset: int,
+        size: int,
+        progress: Report,
+        *,
+        only: Extents | None = None,
+    ) -> str:
+        """Read both sides, completely or `only` some extents, compare them by a hash that nobody can forge or
+        byte by byte, and say what was proven.
 
         Raises `Differences`.
         """
@@ -51,8 +62,19 @@ class Here:
         """As `Source.copy`."""
         return passes.run(request, progress=progress)
 
-    def prove(self, volume: Path, target: Path, offset: int, size: int, progress: Report) -> str:
+    def prove(
+        self,
+        volume: Path,
+        target: Path,
+        offset: int,
+        size: int,
+        progress: Report,
+        *,
+        only: Extents | None = None,
+    ) -> str:
         """As `Source.prove`."""
+        if only is not None:
+            return _dry(self, _proving(volume, target, offset, size, only), progress)
         found = verify.compare(volume, target, target_offset=offset, size=size, progress=progress)
         if not found.equal:
             raise _differ(volume, found.differing.total)
@@ -74,22 +96,49 @@ class Far:
         """As `Source.copy`."""
         return remote.run(request, far="source", transport=self.transport, progress=progress)
 
-    def prove(self, volume: Path, target: Path, offset: int, size: int, progress: Report) -> str:
-        """As `Source.prove`: a dry pass that trusts no digest file, so that both ends read and hash all."""
-        request = PassRequest(
-            source=volume, target=target, target_offset=offset, size=size, hash=hashes.BLAKE3, dry_run=True
-        )
-        report = self.copy(request, progress)
-        if report.bytes_changed or report.bytes_total != size:
-            raise _differ(volume, report.bytes_changed)
-        return f"{-(-size // request.block_size)} blocks with the same cryptographic digest on both hosts"
+    def prove(
+        self,
+        volume: Path,
+        target: Path,
+        offset: int,
+        size: int,
+        progress: Report,
+        *,
+        only: Extents | None = None,
+    ) -> str:
+        """As `Source.prove`."""
+        return _dry(self, _proving(volume, target, offset, size, only), progress)
+
+
+def _proving(volume: Path, target: Path, offset: int, size: int, only: Extents | None) -> PassRequest:
+    """A dry pass that trusts no digest file, so that both ends read and hash all that it looks at."""
+    return PassRequest(
+        source=volume,
+        target=target,
+        target_offset=offset,
+        size=size,
+        only=only,
+        hash=hashes.BLAKE3,
+        dry_run=True,
+    )
+
+
+def _dry(source: Source, request: PassRequest, progress: Report) -> str:
+    report = source.copy(request, progress)
+    size = (
+        report.size if request.only is None else request.only.aligned(request.block_size, report.size).total
+    )
+    if report.bytes_changed or report.bytes_total != size:
+        raise _differ(request.source, report.bytes_changed)
+    which = "all " if request.only is None else ""
+    return f"{which}{-(-size // request.block_size)} blocks equal on both sides"
 
 
 def _differ(volume: Path, differing: int) -> Differences:
     return Differences(
         volume,
-        f"differs from its partition after the last pass, by {differing} bytes",
-        "is the guest still running on Xen? Stop it and run the same command again",
+        f"differs from its partition after the pass, by {differing} bytes",
+        "is the guest still running on Xen, or did somebody write to the target? Run the same command again",
     )
 
 

@@ -2,13 +2,17 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from blocksync.errors import Usage
 from blocksync.transports.choice import Kind
 from orchestrate import show
 from orchestrate.stopwatch import Stopwatch
+
+if TYPE_CHECKING:
+    from orchestrate.moments import Quiesce
 
 PlanFile = Annotated[Path, typer.Argument(help="The plan, as `xen2kvm plan` wrote it.", metavar="GUEST.toml")]
 JobDir = Annotated[
@@ -35,6 +39,31 @@ Fingerprint = Annotated[
 Again = Annotated[
     bool, typer.Option("--again", help="Go back to passes after a cutover, re-reading the target.")
 ]
+NoSnapshots = Annotated[
+    bool, typer.Option("--no-snapshots", help="Copy from the volumes themselves, and read all of them.")
+]
+QuiesceCommand = Annotated[
+    str | None,
+    typer.Option(
+        "--quiesce",
+        help="Run on the volumes' host before the snapshots are made, such as `ssh guest fsfreeze -f /`. "
+        "Without it, a guest of several volumes is paused meanwhile.",
+        metavar="COMMAND",
+    ),
+]
+UnquiesceCommand = Annotated[
+    str | None,
+    typer.Option("--unquiesce", help="Run there afterwards, whatever happens.", metavar="COMMAND"),
+]
+
+
+def quiescing(seize: str | None, release: str | None) -> "Quiesce | None":
+    """The two commands that hold a guest; one without the other is a mistake."""
+    from orchestrate.moments import Quiesce  # noqa: PLC0415
+
+    if (seize is None) != (release is None):
+        raise Usage("--quiesce and --unquiesce", "belong together", "give both, or none")
+    return None if seize is None or release is None else Quiesce(seize, release)
 
 
 def color(no_color: bool) -> bool:

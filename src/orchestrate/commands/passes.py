@@ -14,10 +14,14 @@ from orchestrate.commands.options import (
     Json,
     LogJson,
     NoColor,
+    NoSnapshots,
     Override,
     PlanFile,
+    QuiesceCommand,
     Transport,
+    UnquiesceCommand,
     color,
+    quiescing,
 )
 from orchestrate.plan import file as plan_file
 from orchestrate.source import Reach
@@ -34,6 +38,9 @@ def sync(
     bwlimit: Annotated[
         str | None, typer.Option("--bwlimit", help="Bytes a second at most, such as 40MiB.", metavar="RATE")
     ] = None,
+    no_snapshots: NoSnapshots = False,
+    quiesce: QuiesceCommand = None,
+    unquiesce: UnquiesceCommand = None,
     override: Override = None,
     transport: Transport = "auto",
     host_key_fingerprint: Fingerprint = None,
@@ -41,7 +48,11 @@ def sync(
     log_json: LogJson = False,
     no_color: NoColor = False,
 ) -> None:
-    """Make a pass: copy what changed on the guest's volumes into their partitions on the target."""
+    """Make a pass: copy what changed on the guest's volumes into their partitions on the target.
+
+    Volumes in LVM are copied from snapshots of one moment, and from the second pass on only where they may
+    have changed since the one before.
+    """
     from orchestrate.steps import sync as step  # noqa: PLC0415
 
     request = step.SyncRequest(
@@ -49,6 +60,8 @@ def sync(
         dry_run=dry_run,
         bytes_per_second=parse_size(bwlimit) if bwlimit else None,
         overrides=frozenset(override or ()),
+        snapshots=not no_snapshots,
+        quiesce=quiescing(quiesce, unquiesce),
     )
     reach = Reach(transport=transport, host_key_fingerprint=host_key_fingerprint)
     with (
