@@ -14,6 +14,9 @@ from blocksync.transports.local import Local
 BESIDE_PYTHON = Path(sys.executable).parent
 SYSTEM = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
+# The bench has the shaped link.
+sys.path.append(str(Path(__file__).parents[3]))
+
 
 @pytest.fixture
 def installed() -> Local:
