@@ -1,0 +1,153 @@
+"""The way back with the data: what the guest wrote on KVM goes into its Xen volumes.
+
+The fix-ups are undone on an overlay of the target, which keeps its bytes. What then differs from a volume is
+written into it, and the whole volume is proven equal to its partition. Swap is left alone.
+"""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from blocksync import passes, remote, verify
+from blocksync.errors import Differences, Failed, Refused
+from blocksync.guards import Signature
+from blocksync.passes import PassReport, PassRequest
+from blocksync.progress import Report
+from blocksync.verify import Comparison
+from orchestrate.guest.mounts import mounted
+from orchestrate.job import Job, Phase
+from orchestrate.kvm.overlay import overlay
+from orchestrate.plan.model import Volume
+from orchestrate.source import Far, Source
+from orchestrate.steps import finishing
+from orchestrate.steps.drift import refuse_drift
+from orchestrate.steps.sync import Tasks, VolumePass
+from orchestrate.stopwatch import Stopwatch
+from orchestrate.torn import clear, is_torn, mark
+
+_PATIENCE = 10.0  # seconds for a loop device that a scan holds open
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBackReport:
+    """What was written into each volume, what was proven of it, and the guest's files whose fix-ups were
+    undone: these are as they were before the cutover, whatever the guest wrote into them on KVM.
+    """
+
+    passes: tuple[VolumePass, ...]
+    proofs: dict[str, str]
+    restored: tuple[str, ...]
+
+
+def run(job: Job, source: Source, tasks: Tasks, watch: Stopwatch) -> GiveBackReport:
+    """Bring the volumes of `source` to what the guest left on the target; durable and proven on return.
+
+    The guest must be stopped on both sides. From before the first write to the end of the proof the volumes
+    are marked as torn (see orchestrate.torn); after an interruption the same call goes on. Raises `Refused`
+    when the target is no guest's disk, or a running guest writes to it; `Differences` when a volume is not
+    equal to its partition at the end; and what a pass raises.
+    """
+    plan = job.plan
+    _require_a_guest_s_disk(job)
+    if not is_torn(job):
+        refuse_drift(plan, source.host)
+    with overlay(plan.target, job.folder) as layer, layer.raw() as raw:
+        with watch.step("undo the fix-ups"), mounted(raw, finishing.mounts(plan)) as tree:
+            restored = tree.restore()
+        mark(job)
+        with watch.step("send the changes back"):
+            done = tuple(VolumePass(volume, _send(source, raw, volume, tasks)) for volume in plan.copied)
+        with watch.step("verify the Xen volumes"):
+            proofs = {volume.device: _prove(source, raw, volume, tasks) for volume in plan.copied}
+    clear(job)
+    return GiveBackReport(done, proofs, restored)
+
+
+def _require_a_guest_s_disk(job: Job) -> None:
+    if job.state().phase is not Phase.HANDED_OVER:
+        raise Refused(
+            job.plan.disk.path,
+            f"has not been handed over to {job.plan.guest.name}: its Xen volumes are newer",
+            "nothing is to be sent back; start the guest on Xen",
+            guard="not-handed-over",
+        )
+
+
+def _send(source: Source, raw: Path, volume: Volume, tasks: Tasks) -> PassReport:
+    with _partition(raw, volume) as partition:
+        request = PassRequest(
+            source=partition,
+            target=Path(volume.path),
+            size=volume.size,
+            known_signatures=frozenset({Signature(volume.filesystem, volume.uuid or "")}),
+        )
+        return _copy(source, request, tasks(volume.device))
+
+
+def _copy(source: Source, request: PassRequest, progress: Report) -> PassReport:
+    if isinstance(source, Far):
+        return remote.run(request, far="target", transport=source.transport, progress=progress)
+    return passes.run(request, progress=progress)
+
+
+def _prove(source: Source, raw: Path, volume: Volume, tasks: Tasks) -> str:
+    with _partition(raw, volume) as partition:
+        found = _compare(source, partition, volume, tasks(volume.device))
+    if not found.equal:
+        raise Differences(
+            volume.path,
+            f"differs from its partition by {found.differing.total} bytes after all was sent",
+            "see that nobody else writes to it, and run the same command again",
+        )
+    return f"{found.hash} {found.source_root}"
+
+
+def _compare(source: Source, partition: Path, volume: Volume, progress: Report) -> Comparison:
+    path = Path(volume.path)
+    if isinstance(source, Far):
+        return remote.compare(
+            partition, path, size=volume.size, far="target", transport=source.transport, progress=progress
+        )
+    return verify.compare(partition, path, size=volume.size, progress=progress)
+
+
+@contextmanager
+def _partition(raw: Path, volume: Volume) -> Iterator[Path]:
+    """The volume's partition of the disk `raw`, as a device that is only read, and gone at the end."""
+    span = [f"--offset={volume.partition.offset}", f"--sizelimit={volume.size}"]
+    device = Path(_losetup("--find", "--show", "--read-only", *span, "--", str(raw)))
+    held = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # It goes with its last user: also when this process is killed.
+        _losetup("--detach", str(device))
+        yield device
+    finally:
+        os.close(held)
+        _wait_for_detach(device, raw)
+
+
+def _losetup(*argv: str) -> str:
+    done = subprocess.run(["losetup", *argv], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise Failed("losetup", done.stderr.strip(), "see `losetup --list` for what is in the way")
+    return done.stdout.strip()
+
+
+def _wait_for_detach(device: Path, raw: Path) -> None:
+    backing = Path("/sys/block", device.name, "loop/backing_file")
+    deadline = time.monotonic() + _PATIENCE
+    while _text(backing) == str(raw):
+        if time.monotonic() > deadline:
+            raise Failed(device, f"still holds {raw}", f"end what uses it (fuser -v {device})")
+        time.sleep(0.02)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().rstrip("\n")
+    except OSError:
+        return ""
