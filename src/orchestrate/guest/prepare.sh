@@ -80,6 +80,9 @@ replace() {
     say did "$1: $2"
 }
 
+# start_from FILE: $SCRATCH/new becomes its content, with an end to its last line, so that lines can be added.
+start_from() { awk 1 "$1" >"$SCRATCH/new"; }
+
 # note HOW FILE SUM: what was done to a file for the first time counts, and what it holds since the last time.
 note() {
     touch "$RECORD"
@@ -343,11 +346,17 @@ uuid_of() {
     uuid=$(blkid -c /dev/null -o value -s UUID "$1" 2>/dev/null) || uuid=
     if [ -z "$uuid" ]; then
         say keep "$1 in /etc/fstab, because it is not here or has no UUID" >&3
-    elif [ "$(blkid -c /dev/null 2>/dev/null | grep -c " UUID=\"$uuid\"")" -gt 1 ]; then
+    elif [ "$(uuids_here | grep -cx "$uuid")" -gt 1 ]; then
         say keep "$1 in /etc/fstab, because another device has the same UUID $uuid" >&3
     else
         printf '%s' "$uuid"
     fi
+}
+
+uuids_here() {
+    for device in $(awk 'NR > 2 { print "/dev/" $4 }' /proc/partitions); do
+        blkid -c /dev/null -o value -s UUID "$device" 2>/dev/null || true
+    done
 }
 
 # ---- initramfs ---------------------------------------------------------------------------------------------
@@ -367,7 +376,7 @@ initramfs() {
 }
 
 initramfs_tools_modules() {
-    cp /etc/initramfs-tools/modules "$SCRATCH/new"
+    start_from /etc/initramfs-tools/modules
     for module in $MODULES; do
         grep -q "^[[:space:]]*$module\\b" "$SCRATCH/new" || printf '%s\n' "$module" >>"$SCRATCH/new"
     done
@@ -457,7 +466,7 @@ default_grub() {
         say have "/etc/default/grub: the serial console"
         return 0
     fi
-    cp /etc/default/grub "$SCRATCH/new"
+    start_from /etc/default/grub
     printf '%s\n' '' "# For KVM's serial port. Xen's console comes last, so that it stays /dev/console under Xen." \
         "GRUB_CMDLINE_LINUX=\"\$GRUB_CMDLINE_LINUX console=tty0 console=ttyS0,115200n8 console=$(xen_console)\"" \
         >>"$SCRATCH/new"
@@ -489,7 +498,7 @@ inittab() {
     fi
     program='/sbin/getty -L ttyS0 115200 vt100'
     grep -q '^[^#].*agetty\|^[^#].*mingetty' /etc/inittab && program='/sbin/agetty ttyS0 115200 vt100'
-    cp /etc/inittab "$SCRATCH/new"
+    start_from /etc/inittab
     printf '%s\n' "T0:2345:respawn:/bin/sh -c '$WAITS; exec $program'" >>"$SCRATCH/new"
     replace /etc/inittab "a getty on ttyS0 beside Xen's, asleep while there is Xen"
 }
@@ -511,7 +520,7 @@ END
 
 securetty() {
     [ -f /etc/securetty ] || return 0
-    cp /etc/securetty "$SCRATCH/new"
+    start_from /etc/securetty
     grep -qx ttyS0 "$SCRATCH/new" || printf 'ttyS0\n' >>"$SCRATCH/new"
     replace /etc/securetty "root may log in on ttyS0 as well"
 }
