@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 CORE := $(wildcard src/blocksync/*.pyx src/blocksync/native/*) setup.py pyproject.toml
 
-RUN_PACKAGES := grub-common grub-pc-bin qemu-system-x86 qemu-utils util-linux e2fsprogs fdisk
+RUN_PACKAGES := arping grub-common grub-pc-bin qemu-system-x86 qemu-utils util-linux e2fsprogs fdisk
 BUILD_PACKAGES := gcc libc6-dev libxxhash-dev python3-dev python3-venv make
 GUEST_PACKAGES := debootstrap
 TEST_PACKAGES := btrfs-progs groff-base iproute2 libvirt-clients libvirt-daemon-driver-qemu libvirt-daemon-system libxml2-utils \
