@@ -103,6 +103,8 @@ class Debugfs:
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        # The first components of every path are asked for again and again: a second each on a far host.
+        self._answers: dict[tuple[Path, str], bytes] = {}
 
     def names(self, volume: Path, folder: str) -> tuple[str, ...]:
         """As `Reader.names`."""
@@ -144,4 +146,7 @@ class Debugfs:
     def _ask(self, volume: Path, command: str, path: str) -> bytes:
         if not _SPEAKABLE.fullmatch(path):
             return b""
-        return self._host.run(["debugfs", "-R", f"{command} {path}", str(volume)]).output
+        asked = volume, f"{command} {path}"
+        if asked not in self._answers:
+            self._answers[asked] = self._host.run(["debugfs", "-R", asked[1], str(volume)]).output
+        return self._answers[asked]
