@@ -1,5 +1,6 @@
 """Which way to a host is taken."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,9 @@ from blocksync.transports.openssh import OpenSSH
 
 Kind = Literal["auto", "openssh", "paramiko", "tls"]
 
+# Names an ssh_config(5) to read instead of the user's own.
+SSH_CONFIG = "XEN2KVM_SSH_CONFIG"
+
 
 def choose(
     host: Host,
@@ -27,12 +31,14 @@ def choose(
 ) -> Transport:
     """The transport to `host` of this kind: `auto` is the user's own ssh, or paramiko where there is none.
 
-    `fingerprint` (SHA256:...) is trusted instead of known_hosts, `config` read instead of the user's
-    ssh_config, and `notice` told what the user should know and nothing fails for. Nothing is connected yet.
-    Raises Usage for a kind that is none and a fingerprint that is none.
+    `fingerprint` (SHA256:...) is trusted instead of known_hosts, `config` (by default what the variable
+    XEN2KVM_SSH_CONFIG names) read instead of the user's ssh_config, and `notice` told what the user should
+    know and nothing fails for. Nothing is connected yet. Raises Usage for a kind that is none, a fingerprint
+    that is none and a file that is not there.
     """
     if kind not in get_args(Kind):
         raise Usage(f"transport {kind}", "no such transport", f"one of {', '.join(get_args(Kind))}")
+    config = config or _configured()
     trusted = None if fingerprint is None else checked_fingerprint(fingerprint)
     control: Control
     if kind == "paramiko" or (kind != "openssh" and shutil.which("ssh") is None):
@@ -48,3 +54,14 @@ def choose(
     if kind == "auto" and not isinstance(control, OpenSSH):
         notice("no ssh on PATH: paramiko is used, at about half its rate; apt-get install openssh-client")
     return control
+
+
+def _configured() -> Path | None:
+    """The file that the environment names."""
+    named = os.environ.get(SSH_CONFIG)
+    if not named:
+        return None
+    path = Path(named)
+    if not path.is_file():
+        raise Usage(f"{SSH_CONFIG}={named}", "no such file", "correct or unset the variable")
+    return path

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from sshd import Server
 
 from blocksync.errors import Usage
 from blocksync.transports.choice import choose
@@ -43,6 +44,24 @@ def test_what_is_no_transport_and_no_fingerprint_is_refused():
         choose(HOST, kind="rsh", notice=print)
     with pytest.raises(Usage):
         choose(HOST, fingerprint="MD5:00", notice=print)
+
+
+def test_another_ssh_config_is_read_when_the_environment_names_it(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("XEN2KVM_SSH_CONFIG", str(server.config))
+    for kind in ("openssh", "paramiko"):
+        transport = choose(server.host, kind=kind, notice=print)
+        channel = transport.run(("echo", "reached"))
+        assert channel.stdout.read(8) == b"reached\n"
+        channel.close()
+        transport.close()
+
+
+def test_an_ssh_config_that_is_not_there_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("XEN2KVM_SSH_CONFIG", str(tmp_path / "config"))
+    with pytest.raises(Usage, match="no such file"):
+        choose(HOST, notice=print)
 
 
 def test_choosing_ssh_loads_neither_paramiko_nor_cryptography():
