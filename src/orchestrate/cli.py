@@ -17,7 +17,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (planning.prepare, planning.plan, passes.sync, rehearsal.rehearse, handover.cutover):
+for command in (
+    planning.prepare,
+    planning.plan,
+    passes.sync,
+    rehearsal.rehearse,
+    handover.cutover,
+    handover.rollback,
+    handover.finish,
+):
     app.command()(command)
 
 

@@ -72,6 +72,8 @@ class Content(_Strict, frozen=True, kw_only=True):
     """The content of `journal.json`. Times in seconds since 1970, None while it has not come to that.
 
     `stopped`: when the guest was asked to stop on Xen. `serving`: when it was first seen to serve on KVM.
+    `handed_over`: the target is proven and repaired, and only the start on KVM is left. `console_from`: where
+    this start begins in the console's log, in bytes. `proofs`: what was proven of each volume.
     """
 
     format: int = FORMAT
@@ -80,6 +82,9 @@ class Content(_Strict, frozen=True, kw_only=True):
     owner: Owner = Owner.XEN
     stopped: float | None = None
     serving: float | None = None
+    handed_over: bool = False
+    console_from: int = 0
+    proofs: dict[str, str] = {}
     autostart: tuple[Link, ...] = ()
     closed: Closed | None = None
     steps: tuple[Entry, ...] = ()

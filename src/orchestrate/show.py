@@ -136,26 +136,41 @@ def rehearsal(rehearsal: "Rehearsal", *, as_json: bool, color: bool) -> None:
 
 
 def cutover(report: "CutoverReport", name: str, *, as_json: bool, color: bool) -> None:
-    """The proof, and how to start the guest."""
+    """The proof, the downtime, and how to start the guest where it was not started."""
+    for note in report.notes:
+        print(f"note: {note}", file=sys.stderr)
     if as_json:
-        _print_json(
-            {
-                "last_pass": sync_json(report.last_pass),
-                "proofs": report.proofs,
-                "steps": _steps(report.steps),
-                "xml": str(report.xml),
-                "started": report.started,
-            }
-        )
+        _print_json(cutover_json(report))
         return
     console = _console(color=color)
     for device, proof in report.proofs.items():
         console.print(f"{device}: verified, {proof}")
+    for result in report.checks:
+        console.print(f"check {result.name}: {result.cause or 'passed'}", markup=False)
+    if report.downtime is not None:
+        console.print(f"downtime: {report.downtime:.1f} s")
     if report.started:
         console.print("[green]the guest runs on KVM[/]")
     else:
         console.print("the target is the guest's disk; start it:")
         console.print(f"  virsh define {report.xml} && virsh start {name}")
+
+
+def cutover_json(report: "CutoverReport") -> dict[str, object]:
+    """A cutover as JSON; the job keeps the same in its report."""
+    return {
+        "last_pass": None if report.last_pass is None else sync_json(report.last_pass),
+        "proofs": report.proofs,
+        "steps": _steps(report.steps),
+        "xml": str(report.xml),
+        "started": report.started,
+        "downtime": None if report.downtime is None else round(report.downtime, 3),
+        "checks": [
+            {"name": result.name, "passed": result.passed is not None, "cause": result.cause}
+            for result in report.checks
+        ],
+        "notes": list(report.notes),
+    }
 
 
 def _steps(steps: tuple[Step, ...]) -> list[dict[str, object]]:

@@ -1,11 +1,16 @@
-"""`xen2kvm cutover`."""
+"""`xen2kvm cutover`, and the ways on and back from it: `rollback`, `finish`."""
 
+import json as json_format
+import shlex
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from blocksync import progress
+from blocksync.errors import Usage
 from orchestrate import job, show, source
 from orchestrate.commands.options import (
     Accel,
@@ -22,7 +27,26 @@ from orchestrate.commands.options import (
     stopwatch,
 )
 from orchestrate.plan import file as plan_file
+from orchestrate.sides import Answer, Asking, Nobody
 from orchestrate.source import Reach
+
+ShutdownTimeout = Annotated[
+    float, typer.Option("--shutdown-timeout", help="Seconds that the guest has to shut down.")
+]
+
+
+class Operator:
+    """Whoever sits at the terminal."""
+
+    def when_it_stays(self, name: str, seconds: float) -> Answer:
+        """Ask what to do about a guest that does not shut down."""
+        typer.echo(f"{name} still runs after {seconds:g} s.", err=True)
+        said = typer.prompt("wait on, destroy it, or leave it running? [w/d/L]", default="l", err=True)
+        return Answer(wait_on=said.lower().startswith("w"), destroy=said.lower() in ("d", "destroy"))
+
+
+def _asking() -> Asking:
+    return Operator() if sys.stdin.isatty() else Nobody()
 
 
 def cutover(
@@ -36,6 +60,10 @@ def cutover(
         bool, typer.Option("--start", help="Define the domain in libvirt and start it.")
     ] = False,
     again: Again = False,
+    shutdown_timeout: ShutdownTimeout = 120.0,
+    boot_timeout: Annotated[
+        float, typer.Option("--boot-timeout", help="Seconds until its console has to say that it is up.")
+    ] = 300.0,
     accel: Accel = "auto",
     override: Override = None,
     transport: Transport = "auto",
@@ -44,9 +72,10 @@ def cutover(
     log_json: LogJson = False,
     no_color: NoColor = False,
 ) -> None:
-    """Make the last pass, prove it, repair the guest on the target and write its libvirt domain.
+    """Stop the guest on Xen, make the last pass, prove it, repair the guest on the target, start it on KVM.
 
-    The guest has to be stopped on Xen before: what it writes after the last pass is not copied.
+    The same command goes on after an interruption. Where the Xen host has no xl or xm, the guest has to be
+    stopped before: what it writes after the last pass is not copied.
     """
     from orchestrate.steps import cutover as step  # noqa: PLC0415
 
@@ -56,6 +85,8 @@ def cutover(
         again=again,
         accelerator=accel,
         overrides=frozenset(override or ()),
+        shutdown_timeout=shutdown_timeout,
+        boot_timeout=boot_timeout,
     )
     reach = Reach(transport=transport, host_key_fingerprint=host_key_fingerprint)
     with (
@@ -63,5 +94,98 @@ def cutover(
         source.opened(opened.plan.xen_host, reach) as volumes,
         progress.display(json_lines=log_json, color=color(no_color)) as display,
     ):
-        report = step.run(opened, volumes, request, display.task, stopwatch(color=color(no_color)))
+        report = step.run(
+            opened, volumes, request, display.task, stopwatch(color=color(no_color)), asking=_asking()
+        )
+        kept = opened.folder / f"report-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
+        plan_file.write(kept, json_format.dumps(show.cutover_json(report), indent=2) + "\n")
     show.cutover(report, opened.plan.guest.name, as_json=json, color=color(no_color))
+    report.require_serving(opened.plan.guest.name)
+
+
+def rollback(
+    plan: PlanFile,
+    *,
+    job_dir: JobDir = None,
+    discard: Annotated[
+        bool, typer.Option("--discard", help="Give up what the guest wrote on KVM; asks before.")
+    ] = False,
+    send_back: Annotated[
+        bool, typer.Option("--send-back", help="Write what the guest wrote on KVM into its Xen volumes.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Discard without a question.")] = False,
+    shutdown_timeout: ShutdownTimeout = 120.0,
+    transport: Transport = "auto",
+    host_key_fingerprint: Fingerprint = None,
+    json: Json = False,
+    log_json: LogJson = False,
+    no_color: NoColor = False,
+) -> None:
+    """Bring the guest back to Xen, from any step of its cutover.
+
+    If it may have run on KVM since, say with --discard or --send-back what becomes of its writes there.
+    """
+    from orchestrate.steps import rollback as step  # noqa: PLC0415
+
+    if discard and send_back:
+        raise Usage("--discard and --send-back", "exclude each other", "choose one")
+    if discard and not yes:
+        _confirm_discard(plan)
+    request = step.RollbackRequest(discard=discard, send_back=send_back, shutdown_timeout=shutdown_timeout)
+    reach = Reach(transport=transport, host_key_fingerprint=host_key_fingerprint)
+    with (
+        job.opened(plan_file.load(plan), job_dir) as opened,
+        source.opened(opened.plan.xen_host, reach) as volumes,
+        progress.display(json_lines=log_json, color=color(no_color)) as display,
+    ):
+        report = step.run(
+            opened, volumes, request, display.task, stopwatch(color=color(no_color)), asking=_asking()
+        )
+    if json:
+        gave_back = report.gave_back
+        typer.echo(
+            json_format.dumps(
+                {
+                    "started": report.started,
+                    "proofs": gave_back.proofs if gave_back else {},
+                    "restored": list(gave_back.restored) if gave_back else [],
+                    "steps": [
+                        {"name": done.name, "seconds": round(done.seconds, 3)} for done in report.steps
+                    ],
+                }
+            )
+        )
+    elif report.started:
+        typer.echo(f"{opened.plan.guest.name} is on Xen again")
+    else:
+        typer.echo("no xl or xm where the volumes are: start the guest on its Xen host yourself")
+
+
+def _confirm_discard(plan: Path) -> None:
+    if not sys.stdin.isatty():
+        raise Usage("--discard", "asks before it gives up data, and there is no terminal", "add --yes")
+    typer.confirm(f"Give up all that the guest of {plan} wrote on KVM?", abort=True, err=True)
+
+
+def finish(
+    plan: PlanFile,
+    *,
+    job_dir: JobDir = None,
+    mark: Annotated[
+        bool, typer.Option("--mark", help="Print the commands that remove the source volumes.")
+    ] = False,
+    transport: Transport = "auto",
+    host_key_fingerprint: Fingerprint = None,
+) -> None:
+    """End a migration: drop its snapshots. The source volumes stay, the job's folder keeps its reports."""
+    from orchestrate.steps import finish as step  # noqa: PLC0415
+
+    reach = Reach(transport=transport, host_key_fingerprint=host_key_fingerprint)
+    with (
+        job.opened(plan_file.load(plan), job_dir) as opened,
+        source.opened(opened.plan.xen_host, reach) as volumes,
+    ):
+        commands = step.run(opened, volumes)
+    typer.echo(f"{opened.plan.guest.name} stays on KVM; reports are in {shlex.quote(str(opened.folder))}")
+    for command in commands if mark else ():
+        typer.echo(command)

@@ -1,102 +1,240 @@
-"""`xen2kvm cutover`: the last pass, the proof, the fix-ups, and the target is a guest's disk.
+"""`xen2kvm cutover`: stop, the last pass, the proof, the fix-ups, and the guest starts on KVM.
 
-Each step may be interrupted: until the target is handed over, the same command starts over, and a target
-that fix-ups were written to is compared byte by byte and becomes the volumes' copy again first.
+Each step may be interrupted, and the same command goes on. Until the target is handed over it starts over:
+a target that fix-ups were written to is compared as a whole and becomes the volumes' copy again first. After
+that only the start on KVM is left, and nothing is copied any more.
 """
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from msgspec.structs import replace
 
-from blocksync.errors import Refused
+from blocksync.errors import BlocksyncError, Failed
+from orchestrate import journal as journals
+from orchestrate import sides
+from orchestrate.checks import Result
 from orchestrate.job import Job, Phase
+from orchestrate.journal import Closed, Journal, Owner
 from orchestrate.kvm import accel
 from orchestrate.kvm.domain import DomainSpec, Nic, domain_xml
-from orchestrate.kvm.libvirt import Libvirt
 from orchestrate.plan.file import write
-from orchestrate.plan.model import Plan, Volume
+from orchestrate.sides import Asking, KvmSide, Nobody, XenSide
 from orchestrate.source import Source
-from orchestrate.steps import sync
+from orchestrate.steps import readiness, sync, take_over
 from orchestrate.steps.finishing import finish
 from orchestrate.steps.sync import SyncReport, SyncRequest, Tasks
 from orchestrate.stopwatch import Step, Stopwatch
 
+_FRESH_SECONDS = 60.0
+"""A moment that is no older makes one more pass before the stop not worth its time."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CutoverRequest:
-    """`xml` is where the domain's XML goes; `start` defines and starts it in libvirt."""
+    """`xml` is where the domain's XML goes; `start` defines and starts it in libvirt. Times in seconds."""
 
     xml: Path
     start: bool = False
     again: bool = False
     accelerator: str = "auto"
     overrides: frozenset[str] = frozenset()
+    shutdown_timeout: float = 120.0
+    boot_timeout: float = 300.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CutoverReport:
-    """The last pass, what was proven of each copied volume, each step's time, the domain's XML."""
+    """What the cutover did. `last_pass` is None when an earlier command made it. `downtime` is from the stop
+    to the first check that passed (without checks, the console's pattern), in seconds; None if either is
+    unknown.
+    """
 
-    last_pass: SyncReport
+    last_pass: SyncReport | None
     proofs: dict[str, str]
     steps: tuple[Step, ...]
     xml: Path
     started: bool
+    downtime: float | None = None
+    checks: tuple[Result, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def require_serving(self, guest: str) -> None:
+        """Raise `Failed` if a check did not pass."""
+        failing = [f"{result.name}: {result.cause}" for result in self.checks if result.passed is None]
+        if failing:
+            raise Failed(
+                f"guest {guest}",
+                f"runs on KVM, but {'; '.join(failing)}",
+                "repair it there and run the same command again, or go back with `xen2kvm rollback`",
+            )
 
 
-def run(job: Job, source: Source, request: CutoverRequest, tasks: Tasks, watch: Stopwatch) -> CutoverReport:
+@dataclass(frozen=True, slots=True)
+class _Cutover:
+    """What every step needs."""
+
+    job: Job
+    source: Source
+    request: CutoverRequest
+    tasks: Tasks
+    watch: Stopwatch
+    journal: Journal
+    xen: XenSide
+    kvm: KvmSide | None
+    asking: Asking
+
+
+def run(
+    job: Job,
+    source: Source,
+    request: CutoverRequest,
+    tasks: Tasks,
+    watch: Stopwatch,
+    *,
+    asking: Asking | None = None,
+) -> CutoverReport:
     """Cut over; the target is durable and the domain's XML written when this returns.
 
-    Raises `Differences` if the target is not equal to the volumes after the last pass.
+    Raises `Differences` if the target is not equal to the volumes after the last pass, `Refused` with the
+    guest left on Xen when it does not stop.
     """
-    plan = job.plan
+    journal = journals.opened(job.folder, job.plan.guest.name, job.plan.disk.path)
+    handed_over = _is_handed_over(job, journal) and not request.again
+    if not handed_over:
+        _begin(job, journal, request)
+    night = journal.watched(watch)
+    try:
+        with night.step("check"):
+            kvm = sides.kvm_side(job.plan) if request.start else None
+            xen = sides.xen_side(job.plan, source.host)
+            notes = readiness.require(job, journal.content, xen, kvm)
+        work = _Cutover(job, source, request, tasks, night, journal, xen, kvm, asking or Nobody())
+        last = None if handed_over else _handed_over(work)
+        return _started(work, last, notes)
+    except BlocksyncError as error:
+        journal.fail(error.cause)
+        raise
+
+
+def _is_handed_over(job: Job, journal: Journal) -> bool:
+    """Whether an earlier command of this cutover came as far as the hand-over, and not to the end."""
+    content = journal.content
+    return job.state().phase is Phase.HANDED_OVER and content.handed_over and content.closed is None
+
+
+def _begin(job: Job, journal: Journal, request: CutoverRequest) -> None:
     if not request.again:
         job.require_passes("cutover")
-    libvirt = _ready_libvirt(plan) if request.start else None
-    with watch.step("last pass"):
-        last = sync.run(job, source, SyncRequest(again=request.again, overrides=request.overrides), tasks)
-    with watch.step("verify"):
-        proofs = {volume.device: _proof(plan, source, volume, tasks) for volume in plan.copied}
-    domain = domain_xml_of(plan, request.accelerator)
+    elif (kvm := sides.kvm_side_if_any(job.plan)) is not None:
+        kvm.require_absent()
+    if request.again or journal.content.closed is not None or journal.content.owner is Owner.KVM:
+        journal.start_anew()
+    journal.note(handed_over=False)
+
+
+def _handed_over(work: _Cutover) -> SyncReport:
+    """Everything until the target is the guest's disk."""
+    job, plan = work.job, work.job.plan
+    _distrust_a_guests_disk(job)
+    if work.xen.runs():
+        _pass_before_the_stop(work)
+    _stop(work)
+    with work.watch.step("last pass"):
+        last = sync.last_pass(job, work.source, work.tasks, work.request.overrides)
+    with work.watch.step("verify"):
+        work.journal.note(proofs=sync.prove_last(job, work.source, last, work.tasks))
+    domain = _domain(work)
     _enter(job, Phase.FINISHING)
     # From here on nothing that was noted about the target's bytes is true.
     job.forget_digests()
-    finish(plan, plan.target, watch)
-    write(request.xml, domain)
+    finish(plan, plan.target, work.watch)
+    write(work.request.xml, domain)
+    work.journal.note(handed_over=True)
     _enter(job, Phase.HANDED_OVER)
-    if libvirt is not None:
-        with watch.step("define and start"):
-            libvirt.define(domain)
-            libvirt.start(plan.guest.name)
-    return CutoverReport(last, proofs, tuple(watch.steps), request.xml, libvirt is not None)
+    return last
+
+
+def _distrust_a_guests_disk(job: Job) -> None:
+    """A target that fix-ups or a guest wrote to: back to passes, which believe nothing of it."""
+    if job.state().phase is not Phase.PASSES:
+        _enter(job, Phase.FINISHING)
+        job.forget_digests()
+
+
+def _pass_before_the_stop(work: _Cutover) -> None:
+    """While the guest still serves: everything but what changes from here on, copied and proven.
+
+    The pass after the proof carries it on, and leaves less for the last one than the proof took.
+    """
+    request = SyncRequest(overrides=work.request.overrides)
+    if not _is_proven(work.job):
+        with work.watch.step("pass before the proof"):
+            sync.run(work.job, work.source, request, work.tasks)
+        with work.watch.step("proof before the stop"):
+            sync.prove_moment(work.job, work.source, work.tasks)
+    records = work.job.state().records
+    if not records or time.time() - records[-1].at > _FRESH_SECONDS:
+        with work.watch.step("pass before the stop"):
+            sync.run(work.job, work.source, request, work.tasks)
+
+
+def _is_proven(job: Job) -> bool:
+    state = job.state()
+    return state.moment is not None and state.proven == state.moment
+
+
+def _stop(work: _Cutover) -> None:
+    with work.watch.step("stop"):
+        if work.xen.runs():
+            work.journal.note(stopped=time.time())
+        work.xen.stop(work.request.shutdown_timeout, work.asking)
+    with work.watch.step("prove that it is stopped"):
+        work.xen.require_released()
+
+
+def _started(work: _Cutover, last: SyncReport | None, notes: tuple[str, ...]) -> CutoverReport:
+    """The start on KVM, if it was asked for, and the end."""
+    results: tuple[Result, ...] = ()
+    if work.kvm is not None:
+        take_over.start(work.job, work.journal, work.xen, work.kvm, domain=_domain(work), watch=work.watch)
+        results, more = take_over.prove_serving(
+            work.job, work.journal, work.kvm, seconds=work.request.boot_timeout, watch=work.watch
+        )
+        notes += more
+    # LVM takes its time: not while nobody serves.
+    with work.watch.step("drop snapshots"):
+        sync.drop_moments(work.job, work.source)
+    if all(result.passed is not None for result in results):
+        work.journal.note(closed=Closed.DONE)
+    content = work.journal.content
+    downtime = (
+        None if content.stopped is None or content.serving is None else content.serving - content.stopped
+    )
+    return CutoverReport(
+        last_pass=last,
+        proofs=content.proofs,
+        steps=tuple(work.watch.steps),
+        xml=work.request.xml,
+        started=work.kvm is not None,
+        downtime=downtime,
+        checks=results,
+        notes=notes,
+    )
 
 
 def _enter(job: Job, phase: Phase) -> None:
     job.remember(replace(job.state(), phase=phase))
 
 
-def _proof(plan: Plan, source: Source, volume: Volume, tasks: Tasks) -> str:
-    place = volume.partition
-    return source.prove(Path(volume.path), plan.target, place.offset, volume.size, tasks(volume.device))
+def _domain(work: _Cutover) -> str:
+    return domain_xml_of(work.job, work.request.accelerator)
 
 
-def _ready_libvirt(plan: Plan) -> Libvirt:
-    """A libvirt that answers and does not run this guest; asked before anything is written."""
-    libvirt = Libvirt()
-    name = plan.guest.name
-    if libvirt.is_defined(name) and libvirt.state(name) != "shut off":
-        raise Refused(
-            f"domain {name}",
-            f"is {libvirt.state(name)} at {libvirt.uri} already",
-            f"stop it first: virsh shutdown {name}",
-            guard="domain-running",
-        )
-    return libvirt
-
-
-def domain_xml_of(plan: Plan, accelerator: str) -> str:
-    """The libvirt domain for the plan's guest."""
+def domain_xml_of(job: Job, accelerator: str) -> str:
+    """The libvirt domain for the guest of the job's plan."""
+    plan = job.plan
     return domain_xml(
         DomainSpec(
             name=plan.guest.name,
@@ -107,5 +245,7 @@ def domain_xml_of(plan: Plan, accelerator: str) -> str:
             accel=accel.domain_type(accel.choose(accelerator)),
             arch=plan.guest.arch,
             clock=plan.guest.clock,
+            uuid=sides.kvm_side(plan).uuid,
+            console_log=take_over.console_log(job),
         )
     )

@@ -156,15 +156,12 @@ class Toolstack:
         """The state of the domain of exactly this name; None when the hypervisor has none."""
         return state_in(_text(self._script('exec "$1" list', self.tool)), name)
 
-    def shutdown(
-        self, name: str, seconds: float, *, wait_on: Callable[[], bool] = lambda: False, ask: bool = True
-    ) -> bool:
+    def shutdown(self, name: str, seconds: float, *, wait_on: Callable[[], bool] = lambda: False) -> bool:
         """Ask the guest to shut down and wait; False when it is still there after `seconds`.
 
-        Before it gives up, `wait_on` may say True: then it waits as long again. `ask` False only waits.
+        Before it gives up, `wait_on` may say True: then it waits as long again.
         """
-        if ask:
-            self._script('exec "$1" shutdown "$2"', self.tool, name)
+        self._script('exec "$1" shutdown "$2"', self.tool, name)
         while not self._gone(name, seconds):
             if not wait_on():
                 return False

@@ -1,0 +1,130 @@
+"""`xen2kvm rollback`: the guest goes back to Xen, from wherever the cutover stands.
+
+Until its start on KVM its volumes hold all that it ever wrote. After it, what it wrote since is on the target
+alone: it is given up, or sent back. May be interrupted and run again.
+"""
+
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from blocksync.errors import BlocksyncError, Refused
+from orchestrate import journal as journals
+from orchestrate import sides
+from orchestrate.job import Job, Phase
+from orchestrate.journal import Closed, Journal, Owner
+from orchestrate.sides import Asking, KvmSide, Nobody, XenSide
+from orchestrate.source import Source
+from orchestrate.steps import give_back, sync, take_over
+from orchestrate.steps.give_back import GiveBackReport
+from orchestrate.steps.sync import Tasks
+from orchestrate.stopwatch import Step, Stopwatch
+from orchestrate.torn import refuse_torn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollbackRequest:
+    """What becomes of the guest's writes on KVM: `discard` or `send_back`, neither where it never ran there.
+    `shutdown_timeout` is in seconds.
+    """
+
+    discard: bool = False
+    send_back: bool = False
+    shutdown_timeout: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackReport:
+    """How the guest came back: `started` says whether it was started on Xen, `gave_back` what was sent."""
+
+    started: bool
+    gave_back: GiveBackReport | None
+    steps: tuple[Step, ...]
+
+
+def run(
+    job: Job,
+    source: Source,
+    request: RollbackRequest,
+    tasks: Tasks,
+    watch: Stopwatch,
+    *,
+    asking: Asking | None = None,
+) -> RollbackReport:
+    """Roll back; the guest belongs to Xen when this returns, and runs there if its toolstack answers."""
+    journal = journals.opened(job.folder, job.plan.guest.name, job.plan.disk.path)
+    night = journal.watched(watch)
+    try:
+        with night.step("check"):
+            xen = sides.xen_side(job.plan, source.host)
+            _require_a_choice(job, journal, request)
+        kvm = _stopped_on_kvm(job, journal, request, night, asking or Nobody())
+        gave_back = give_back.run(job, source, tasks, night) if request.send_back else None
+        refuse_torn(job)
+        started = _back_on_xen(job, journal, xen, kvm, night)
+        if job.state().phase is not Phase.PASSES:
+            with night.step("drop snapshots"):
+                sync.drop_moments(job, source)
+    except BlocksyncError as error:
+        journal.fail(error.cause)
+        raise
+    return RollbackReport(started, gave_back, tuple(watch.steps))
+
+
+def may_have_written_on_kvm(job: Job, journal: Journal) -> bool:
+    """Whether the guest may have run on KVM: we started it, or the disk was handed to the operator."""
+    content = journal.content
+    ours = content.owner is Owner.KVM
+    return ours or (job.state().phase is Phase.HANDED_OVER and content.closed is Closed.DONE)
+
+
+def _require_a_choice(job: Job, journal: Journal, request: RollbackRequest) -> None:
+    if journal.content.closed is Closed.FINISHED:
+        raise Refused(
+            f"guest {job.plan.guest.name}",
+            "was finished on KVM: its Xen volumes may be gone",
+            "if they are still there, start it on Xen yourself",
+            guard="finished",
+        )
+    if may_have_written_on_kvm(job, journal) and not (request.discard or request.send_back):
+        raise Refused(
+            f"guest {job.plan.guest.name}",
+            "may have written on KVM since the cutover",
+            "say what becomes of it: --send-back brings it to Xen, --discard gives it up",
+            guard="kvm-writes",
+        )
+
+
+def _stopped_on_kvm(
+    job: Job, journal: Journal, request: RollbackRequest, watch: Stopwatch, asking: Asking
+) -> KvmSide | None:
+    """Stop the guest on KVM and see that nothing there has its disk; None where there is no libvirt."""
+    if journal.content.owner is Owner.KVM:
+        kvm: KvmSide | None = sides.kvm_side(job.plan)
+    else:
+        kvm = sides.kvm_side_if_any(job.plan)
+    if kvm is None:
+        return None
+    with watch.step("stop on KVM"):
+        if may_have_written_on_kvm(job, journal):
+            kvm.stop(request.shutdown_timeout, asking)
+        if kvm.state() is not None:
+            kvm.libvirt.autostart(job.plan.guest.name, on=False)
+        kvm.require_absent()
+    return kvm
+
+
+def _back_on_xen(job: Job, journal: Journal, xen: XenSide, kvm: KvmSide | None, watch: Stopwatch) -> bool:
+    state = job.state()
+    if state.phase is not Phase.PASSES:
+        # The target is no copy of the volumes any more: later passes compare everything.
+        job.forget_digests()
+        job.remember(replace(state.without_moment(), phase=Phase.FINISHING))
+    with watch.step("start on Xen"):
+        if kvm is not None:
+            kvm.require_absent()
+        if xen.tools is not None:
+            xen.start()
+            take_over.put_autostart_back(journal, xen)
+    journal.note(owner=Owner.XEN, handed_over=False, closed=Closed.ROLLED_BACK)
+    return xen.tools is not None

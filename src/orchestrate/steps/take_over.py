@@ -1,0 +1,99 @@
+"""The guest's start on KVM: from a repaired target to a guest that serves."""
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from blocksync.errors import BlocksyncError
+from orchestrate import announce, checks
+from orchestrate.checks import Result
+from orchestrate.job import Job
+from orchestrate.journal import Journal, Link, Owner
+from orchestrate.kvm.console_log import ConsoleLog
+from orchestrate.sides import KvmSide, XenSide
+from orchestrate.stopwatch import Stopwatch
+from orchestrate.xen.toolstack import AutostartLink
+
+
+def console_log(job: Job) -> Path:
+    """Where the domain's console is logged."""
+    return job.folder / "consoles" / "kvm.log"
+
+
+def start(job: Job, journal: Journal, xen: XenSide, kvm: KvmSide, *, domain: str, watch: Stopwatch) -> None:
+    """Define and start the guest, if it does not run there; the owner is KVM from the moment before."""
+    with watch.step("define"):
+        kvm.require_ours()
+        console_log(job).parent.mkdir(exist_ok=True)
+        kvm.libvirt.define(domain)
+    with watch.step("start"):
+        xen.require_absent()
+        if journal.content.owner is Owner.XEN:
+            kvm.require_absent()
+            move_autostart_away(journal, xen)
+            log = console_log(job)
+            begins = log.stat().st_size if log.exists() else 0
+            journal.note(owner=Owner.KVM, console_from=begins)
+        kvm.start()
+
+
+def move_autostart_away(journal: Journal, xen: XenSide) -> None:
+    """Take the links away that start the guest on Xen; they are in the journal first."""
+    found = xen.autostart()
+    known = {link.path for link in journal.content.autostart}
+    new = tuple(Link(path=link.path, target=link.target) for link in found if link.path not in known)
+    if new:
+        journal.note(autostart=(*journal.content.autostart, *new))
+    if xen.tools is not None:
+        xen.tools.unlink(found)
+
+
+def put_autostart_back(journal: Journal, xen: XenSide) -> None:
+    """Put the links of the journal back, on the Xen host."""
+    if xen.tools is not None:
+        xen.tools.link([AutostartLink(link.path, link.target) for link in journal.content.autostart])
+        journal.note(autostart=())
+
+
+def prove_serving(
+    job: Job, journal: Journal, kvm: KvmSide, *, seconds: float, watch: Stopwatch
+) -> tuple[tuple[Result, ...], tuple[str, ...]]:
+    """Wait for the console, announce the addresses, run the checks; their results, and notes.
+
+    Raises `Failed` if the guest does not come up within `seconds`; a check that fails is a result.
+    """
+    plan = job.plan
+    with watch.step("console"):
+        log = ConsoleLog(console_log(job), journal.content.console_from)
+        log.wait_for(plan.boot.expect, seconds, kvm.runs)
+    up = time.time()
+    with watch.step("announce"):
+        notes = _announced(job)
+    with watch.step("checks"):
+        results = _checked(job)
+    passed = [result.passed for result in results if result.passed is not None]
+    if journal.content.serving is None and (passed or not results):
+        journal.note(serving=min(passed, default=up))
+    with watch.step("autostart"):
+        kvm.libvirt.autostart(plan.guest.name, on=True)
+    return results, notes
+
+
+def _announced(job: Job) -> tuple[str, ...]:
+    notes = []
+    for one in announce.announcements(job.plan.nic):
+        try:
+            announce.send(one)
+        except BlocksyncError as error:
+            # The guest is up and speaks for itself: no reason to call the cutover a failure.
+            notes.append(str(error))
+    return tuple(notes)
+
+
+def _checked(job: Job) -> tuple[Result, ...]:
+    found: Sequence[Result] = ()
+    if job.plan.check:
+        with ThreadPoolExecutor(len(job.plan.check)) as pool:
+            found = list(pool.map(checks.wait_for, job.plan.check))
+    return tuple(found)
