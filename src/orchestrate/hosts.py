@@ -17,6 +17,7 @@ MISSING = 127
 _SECONDS = 60.0
 _MOST_BYTES = 64 * 1024 * 1024
 _CHUNK = 1 << 20
+_RESTORED = 'script=$(printf %b "$1"); shift; exec sh -c "$script" "$@"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,17 @@ class ThisHost:
         return "this machine"
 
 
+def in_one_line(argv: Sequence[str]) -> list[str]:
+    """`sh -c SCRIPT ...` without newlines in it, which a login shell on the way might not carry.
+
+    The far shell puts them back (printf(1p), %b).
+    """
+    if list(argv[:2]) != ["sh", "-c"] or "\n" not in "".join(argv[2:3]):
+        return list(argv)
+    script = argv[2].replace("\\", "\\\\").replace("\n", "\\n")
+    return ["sh", "-c", _RESTORED, "sh", script, *argv[3:]]
+
+
 class FarHost:
     """A machine behind a transport."""
 
@@ -71,7 +83,7 @@ class FarHost:
 
     def run(self, argv: Sequence[str]) -> Done:
         """As `Host.run`."""
-        channel = self._transport.run(argv)
+        channel = self._transport.run(in_one_line(argv))
         try:
             channel.stdin.close()
             output = self._read(channel, argv)
