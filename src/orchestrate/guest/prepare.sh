@@ -258,10 +258,10 @@ apt_lists() {
     # Lists of another day may do; a release whose archive is gone has none, or packages that are not there.
     # shellcheck disable=SC2046
     [ -n "$(first_known $(debian_kernel))" ] && return 0
-    give_up "apt cannot reach the archive of $(release), or it is gone. Old releases moved: in /etc/apt/sources.list
-name http://archive.debian.org/debian (Ubuntu: http://old-releases.ubuntu.com/ubuntu), drop the lines of
--updates and security, and put  Acquire::Check-Valid-Until \"false\";  into /etc/apt/apt.conf.d/99archive.
-Then run this again. No package was installed."
+    give_up "apt cannot reach the archive of $(release), or it is gone. Old releases move to their distribution's
+archive of old releases: name that in /etc/apt/sources.list, drop the lines of -updates and security, and put
+Acquire::Check-Valid-Until \"false\";  into /etc/apt/apt.conf.d/99archive. Then run this again.
+No package was installed."
 }
 
 release() {
@@ -302,8 +302,8 @@ red_hat_packages() {
     # These packages write no boot loader; grub-install would.
     # shellcheck disable=SC2086  # a list of names
     $manager -y install $names >&2 || give_up "$manager could not install $names: see its message above.
-If the archive of $(release) is gone: old releases of CentOS are at http://vault.centos.org; set baseurl= in
-/etc/yum.repos.d to it, comment mirrorlist= out, and run this again."
+If the archive of $(release) is gone: old releases move to their distribution's archive of old releases; set
+baseurl= in /etc/yum.repos.d to it, comment mirrorlist= out, and run this again."
     for name in $names; do record_package "$name"; done
     say did "installed $names, no boot loader written anywhere"
 }
