@@ -6,8 +6,8 @@ For passes whose other end is on another host; the target's stamp and bytes may 
 from collections.abc import Callable
 from pathlib import Path
 
-from blocksync import digests, history
-from blocksync.digests import Binding, Digests, State
+from blocksync import devices, digests, history, targets
+from blocksync.digests import HEADER_SIZE, Binding, Digests, Header, State, Untrusted
 from blocksync.errors import Usage, telling
 
 Read = Callable[[int, int], bytes]
@@ -35,6 +35,28 @@ def believed(
     if table.trusted:
         table.spot_check(read)
     return table
+
+
+def still_true(path: Path, target: Path, *, offset: int, size: int) -> bool:
+    """Whether a digest file of this range of a target here would be believed by a pass of the same source.
+
+    Reads a few blocks of the target. Raises Usage, Failed.
+    """
+    try:
+        with path.open("rb") as file:
+            binding = Header.unpack(file.read(HEADER_SIZE)).binding
+    except (OSError, Untrusted):
+        return False
+    device = targets.find(target)
+    if device is None or binding.target != device.identity:
+        return False
+    if (binding.target_offset, binding.size) != (offset, size):
+        return False
+    with devices.open_source(device, direct=device.is_block) as opened:
+        stamp = history.stamp(opened)
+        return believed(
+            path, binding, [], stamp, lambda at, length: devices.read_opened(opened, offset + at, length)
+        ).trusted
 
 
 def commit(table: Digests, before: str, after: str, *, complete: bool) -> None:

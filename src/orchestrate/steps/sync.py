@@ -8,6 +8,7 @@ from pathlib import Path
 
 from msgspec.structs import replace as replace_state
 
+from blocksync import claims
 from blocksync.changes import Changes
 from blocksync.errors import BlocksyncError, Failed
 from blocksync.extents import Extents
@@ -122,13 +123,25 @@ def run(job: Job, source: Source, request: SyncRequest, tasks: Tasks) -> SyncRep
 
 
 def _believed(job: Job) -> State:
-    """The state without what no longer holds: a moment is worth what is known about the target's bytes."""
+    """The state without what no longer holds, which is forgotten for good: an interrupted pass makes digests
+    that are true of what it looked at, and the next one may not take them for more.
+    """
     state = job.state()
-    known = all(job.digests(volume).exists() for volume in job.plan.copied)
-    devices_of = {volume.device for volume in job.plan.copied}
-    if state.phase is Phase.PASSES and known and devices_of == state.snapshots.keys():
+    if state.moment is None or (state.phase is Phase.PASSES and _is_still_known(job, state)):
         return state
-    return state.without_moment()
+    state = state.without_moment()
+    job.remember(state)
+    return state
+
+
+def _is_still_known(job: Job, state: State) -> bool:
+    """Whether nobody but passes wrote to the target, and the moment is one of these volumes."""
+    return {volume.device for volume in job.plan.copied} == state.snapshots.keys() and all(
+        claims.still_true(
+            job.digests(volume), job.plan.target, offset=volume.partition.offset, size=volume.size
+        )
+        for volume in job.plan.copied
+    )
 
 
 def _moment_of(state: State) -> Moment | None:
@@ -351,7 +364,7 @@ def _pass(work: _Work, volume: Volume, reading: _Reading) -> VolumePass:
     )
     report = work.source.copy(wanted, work.tasks(volume.device))
     if wanted.only is not None and report.notes:
-        # A digest file that is not believed: somebody wrote to the target, and not only to the candidates.
+        # A digest file that is not believed after all: more than the candidates may differ.
         wanted = replace(wanted, only=None)
         report = work.source.copy(wanted, work.tasks(volume.device))
     return VolumePass(volume, report, wanted.only)
