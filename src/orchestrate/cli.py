@@ -21,6 +21,8 @@ for command in (
     planning.prepare,
     planning.plan,
     passes.sync,
+    passes.precopy,
+    passes.status,
     rehearsal.rehearse,
     handover.cutover,
     handover.rollback,

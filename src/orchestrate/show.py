@@ -2,6 +2,8 @@
 
 import json
 import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +17,12 @@ from orchestrate.plan.model import Action, Plan, Volume
 from orchestrate.stopwatch import Step
 
 if TYPE_CHECKING:
+    from orchestrate.forecast import Forecast
+    from orchestrate.job import PassRecord
     from orchestrate.steps.cutover import CutoverReport
+    from orchestrate.steps.precopy import Passed, PrecopyReport
     from orchestrate.steps.rehearse import Rehearsal
+    from orchestrate.steps.status import Status
     from orchestrate.steps.sync import SyncReport
 
 _PASS_FIELDS = ("bytes_total", "bytes_read", "bytes_changed", "bytes_written", "extents_written")
@@ -115,6 +121,83 @@ def sync_json(report: "SyncReport") -> dict[str, object]:
         "swap_made": list(report.swap_made),
         "volumes": volumes,
     }
+
+
+def passed(one: "Passed") -> None:
+    """A pass of a pre-copy, on standard error: standard output is for the result."""
+    for note in one.report.notes:
+        print(f"note: {note}", file=sys.stderr)
+    looked_at, changed = (format_size(one.report.total(field)) for field in ("bytes_total", "bytes_changed"))
+    outlook = "" if one.predicted is None else f"; one more would take {one.predicted:.1f} s"
+    print(f"pass {one.number}: {looked_at} looked at, {changed} changed{outlook}", file=sys.stderr)
+
+
+def precopy(report: "PrecopyReport", *, as_json: bool, color: bool) -> None:
+    """Whether the guest is ready for its cutover, and what its last pass would take."""
+    if as_json:
+        _print_json(
+            {
+                "passes": report.passes,
+                "ready": report.ready,
+                "why": report.why,
+                "predicted": report.predicted,
+                "forecast": _forecast(report.forecast),
+                "proofs": report.proofs,
+            }
+        )
+        return
+    console = _console(color=color)
+    for device, proof in report.proofs.items():
+        console.print(f"{device}: verified, {proof}")
+    if report.ready and report.predicted is not None:
+        console.print(f"[green]ready[/]: the last pass would take {report.predicted:.1f} s")
+
+
+def status(status: "Status", *, as_json: bool, color: bool) -> None:
+    """Where a migration stands."""
+    state = status.state
+    if as_json:
+        _print_json(
+            {
+                "guest": status.guest,
+                "holder": status.holder,
+                "predicted": status.predicted,
+                "forecast": _forecast(status.forecast),
+                "journal": status.journal,
+                **msgspec.to_builtins(state),
+            }
+        )
+        return
+    console = _console(color=color)
+    held = "" if status.holder is None else f", held by process {status.holder}"
+    console.print(f"[bold]{status.guest}[/]: {state.phase}, {state.passes} passes{held}")
+    if state.moment is not None:
+        proof = "proven" if state.proven == state.moment else "not proven as a whole"
+        console.print(f"the target holds moment {state.moment}, {proof}")
+    if state.records:
+        console.print(_records(state.records))
+    if status.forecast is not None:
+        rates = (format_size(rate) for rate in (status.forecast.dirty_rate, status.forecast.transfer_rate))
+        console.print("{}/s to look at again, {}/s moved".format(*rates))
+    if status.predicted is not None:
+        console.print(f"if the guest stopped now, the last pass would take {status.predicted:.1f} s")
+    for entry in (status.journal or {}).get("steps", []):
+        console.print(f"cutover: {entry['step']}: {entry['status']} {entry.get('cause') or ''}".rstrip())
+
+
+def _forecast(found: "Forecast | None") -> dict[str, object] | None:
+    return None if found is None else {**asdict(found), "shortest": found.shortest}
+
+
+def _records(records: "tuple[PassRecord, ...]") -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("moment", "from", "looked at", "changed", "written", "seconds"):
+        table.add_column(heading, justify="left" if heading in {"moment", "from"} else "right")
+    for record in records[-10:]:
+        when = datetime.fromtimestamp(record.at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+        sizes = (format_size(size) for size in (record.looked_at, record.changed, record.written))
+        table.add_row(when, record.source, *sizes, f"{record.seconds:.1f}")
+    return table
 
 
 def step(step: Step, *, color: bool) -> None:

@@ -1,6 +1,7 @@
 """The options that commands share, and what they mean."""
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,6 +40,9 @@ Fingerprint = Annotated[
 Again = Annotated[
     bool, typer.Option("--again", help="Go back to passes after a cutover, re-reading the target.")
 ]
+Bandwidth = Annotated[
+    str | None, typer.Option("--bwlimit", help="Bytes a second at most, such as 40MiB.", metavar="RATE")
+]
 NoSnapshots = Annotated[
     bool, typer.Option("--no-snapshots", help="Copy from the volumes themselves, and read all of them.")
 ]
@@ -64,6 +68,14 @@ def quiescing(seize: str | None, release: str | None) -> "Quiesce | None":
     if (seize is None) != (release is None):
         raise Usage("--quiesce and --unquiesce", "belong together", "give both, or none")
     return None if seize is None or release is None else Quiesce(seize, release)
+
+
+def seconds(text: str) -> float:
+    """A time such as 10s, 2m, 1.5h or 10 (seconds), in seconds. Raises Usage."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text, re.ASCII)
+    if found is None or not float(found[1]):
+        raise Usage(text, "is no time", "write a number above zero, and s, m or h")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def color(no_color: bool) -> bool:

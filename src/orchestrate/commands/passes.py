@@ -1,14 +1,16 @@
-"""`xen2kvm sync`."""
+"""`xen2kvm sync`, `xen2kvm precopy` and `xen2kvm status`."""
 
 from typing import Annotated
 
 import typer
 
 from blocksync import progress
+from blocksync.errors import Failed
 from blocksync.sizes import parse_size
 from orchestrate import job, show, source
 from orchestrate.commands.options import (
     Again,
+    Bandwidth,
     Fingerprint,
     JobDir,
     Json,
@@ -22,6 +24,7 @@ from orchestrate.commands.options import (
     UnquiesceCommand,
     color,
     quiescing,
+    seconds,
 )
 from orchestrate.plan import file as plan_file
 from orchestrate.source import Reach
@@ -35,9 +38,7 @@ def sync(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what a pass would write, and write nothing.")
     ] = False,
-    bwlimit: Annotated[
-        str | None, typer.Option("--bwlimit", help="Bytes a second at most, such as 40MiB.", metavar="RATE")
-    ] = None,
+    bwlimit: Bandwidth = None,
     no_snapshots: NoSnapshots = False,
     quiesce: QuiesceCommand = None,
     unquiesce: UnquiesceCommand = None,
@@ -71,3 +72,74 @@ def sync(
     ):
         report = step.run(opened, volumes, request, display.task)
     show.sync(report, dry_run=dry_run, as_json=json, color=color(no_color))
+
+
+def precopy(
+    plan: PlanFile,
+    *,
+    max_downtime: Annotated[
+        str,
+        typer.Option(
+            "--max-downtime", help="What the last pass may take, such as 10s or 2m.", metavar="TIME"
+        ),
+    ] = "10s",
+    passes: Annotated[int, typer.Option("--passes", help="Passes to make at most.", min=1)] = 20,
+    job_dir: JobDir = None,
+    again: Again = False,
+    bwlimit: Bandwidth = None,
+    no_snapshots: NoSnapshots = False,
+    quiesce: QuiesceCommand = None,
+    unquiesce: UnquiesceCommand = None,
+    override: Override = None,
+    transport: Transport = "auto",
+    host_key_fingerprint: Fingerprint = None,
+    json: Json = False,
+    log_json: LogJson = False,
+    no_color: NoColor = False,
+) -> None:
+    """Make passes while the guest runs until the last one would be short, and prove what was copied.
+
+    Fails, and says why, when passes do not become that short.
+    """
+    from orchestrate.steps import precopy as step  # noqa: PLC0415
+    from orchestrate.steps.sync import SyncRequest  # noqa: PLC0415
+
+    limit = seconds(max_downtime)
+    request = step.PrecopyRequest(
+        max_downtime=limit,
+        passes=passes,
+        sync=SyncRequest(
+            again=again,
+            bytes_per_second=parse_size(bwlimit) if bwlimit else None,
+            overrides=frozenset(override or ()),
+            snapshots=not no_snapshots,
+            quiesce=quiescing(quiesce, unquiesce),
+        ),
+    )
+    reach = Reach(transport=transport, host_key_fingerprint=host_key_fingerprint)
+    with (
+        job.opened(plan_file.load(plan), job_dir) as opened,
+        source.opened(opened.plan.xen_host, reach) as volumes,
+        progress.display(json_lines=log_json, color=color(no_color)) as display,
+    ):
+        report = step.run(opened, volumes, request, display.task, show.passed)
+    show.precopy(report, as_json=json, color=color(no_color))
+    if not report.ready:
+        raise Failed(
+            opened.plan.guest.name,
+            f"its last pass would take more than {limit:g} s: {report.why}",
+            "give it a quieter hour, a faster link, or a larger --max-downtime",
+        )
+
+
+def status(
+    plan: PlanFile,
+    *,
+    job_dir: JobDir = None,
+    json: Json = False,
+    no_color: NoColor = False,
+) -> None:
+    """Say where a guest's migration stands. Changes nothing, and may run beside every other command."""
+    from orchestrate.steps import status as step  # noqa: PLC0415
+
+    show.status(step.of(plan_file.load(plan), job_dir), as_json=json, color=color(no_color))
