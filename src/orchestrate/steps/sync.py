@@ -15,6 +15,7 @@ from blocksync.extents import Extents
 from blocksync.passes import PassReport, PassRequest
 from blocksync.progress import Progress, Report
 from orchestrate import moments as moments_of
+from orchestrate import torn
 from orchestrate.job import Job, PassRecord, Phase, State
 from orchestrate.moments import Moment, Moments, NoMomentError, Quiesce
 from orchestrate.plan.model import Volume
@@ -106,6 +107,7 @@ class _Work:
 def run(job: Job, source: Source, request: SyncRequest, tasks: Tasks) -> SyncReport:
     """Make a pass; what changed on the target is durable when this returns."""
     work = _Work(job, source, request, tasks)
+    torn.refuse_torn(job)
     state = job.state() if request.again else job.require_passes("sync")
     refuse_drift(job.plan, source.host)
     if request.dry_run:
@@ -190,6 +192,7 @@ def last_pass(job: Job, source: Source, tasks: Tasks, overrides: frozenset[str] 
     """The pass after the guest was stopped: from the volumes themselves, only what may have changed since the
     last moment. The moment stays, for `prove_last` and for another last pass; `drop_moments` removes it.
     """
+    torn.refuse_torn(job)
     job.require_passes("cutover")
     state = _believed(job)
     at, began = time.time(), time.monotonic()

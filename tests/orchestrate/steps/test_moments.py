@@ -9,8 +9,9 @@ from msgspec.structs import replace
 from played_migration import MIB, NAMES, Migration, quiet
 from played_xen import CHUNK, Killed
 
-from blocksync.errors import Differences, Failed, Interrupted
+from blocksync.errors import Differences, Failed, Interrupted, Refused
 from blocksync.extents import Extents
+from orchestrate import torn
 from orchestrate.job import Phase
 from orchestrate.moments import Quiesce, job_name
 from orchestrate.steps import sync
@@ -221,3 +222,14 @@ def test_the_names_of_two_guests_never_become_the_same():
     names = ["web1", "web 1", "web_1", "web:1", "x" * 60, "x" * 61, "-x", "ü"]
     assert len({job_name(name) for name in names}) == len(names)
     assert job_name("web1") == "web1"
+
+
+def test_half_written_volumes_are_never_copied_over_the_target(migration):
+    migration.sync()
+    before = migration.job.plan.target.read_bytes()
+    torn.mark(migration.job)
+    migration.guest_writes()
+    for one_more in (lambda: migration.sync(again=True), migration.last_pass):
+        with pytest.raises(Refused, match="half written"):
+            one_more()
+    assert migration.job.plan.target.read_bytes() == before
