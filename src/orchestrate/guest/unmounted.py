@@ -38,22 +38,34 @@ class Unmounted:
     def __init__(self, host: Host, volumes: Mapping[str, Path]) -> None:
         self._reader = reader(host)
         self._volumes = dict(volumes)
+        # Fix-ups ask for the same files again and again, and each answer is a command on a far host.
+        self._listed: dict[str, tuple[str, ...]] = {}
+        self._contents: dict[str, bytes | None] = {}
 
     def read(self, path: str) -> bytes | None:
         """As `Reading.read`."""
+        if path not in self._contents:
+            content = self.image(path)
+            if content is not None and len(content) > LARGEST_FILE:
+                raise Failed(path, "is larger than any configuration file", "look at it inside the guest")
+            self._contents[path] = content
+        return self._contents[path]
+
+    def image(self, path: str) -> bytes | None:
+        """As `read`, of a kernel or an initramfs, which may have any size that the host hands over."""
         path = posixpath.normpath(path)
         folder, name = posixpath.split(path)
         if name not in self.names(folder):
             return None
-        content = self._reader.content(*self._inside(path))
-        if content is not None and len(content) > LARGEST_FILE:
-            raise Failed(path, "is larger than any configuration file", "look at it inside the guest")
-        return content
+        return self._reader.content(*self._inside(path))
 
     def names(self, directory: str) -> tuple[str, ...]:
         """As `Reading.names`."""
-        found = self._reader.names(*self._inside(posixpath.normpath(directory)))
-        return tuple(sorted(set(found) - {".", ".."}))
+        directory = posixpath.normpath(directory)
+        if directory not in self._listed:
+            found = self._reader.names(*self._inside(directory))
+            self._listed[directory] = tuple(sorted(set(found) - {".", ".."}))
+        return self._listed[directory]
 
     def _inside(self, path: str) -> tuple[Path, str]:
         """The volume that a path lies on, and the path inside it."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from blocksync.errors import Refused, Usage
 from blocksync.locations import Location
 from orchestrate import source, volumes
+from orchestrate.guest import initramfs, kernels
 from orchestrate.guest.unmounted import Unmounted
 from orchestrate.hosts import Host, ThisHost
 from orchestrate.layout.table import TableKind
@@ -67,8 +68,10 @@ def _planned(request: PlanRequest, host: Host) -> Planned:
         first_sector=request.first_sector,
         overrides=request.overrides,
     )
-    plan, warnings = compose(xen, found, wishes, root=root, reading=_reading(host, found, root))
-    return Planned(plan, warnings)
+    reading = _reading(host, found, root)
+    plan, warnings = compose(xen, found, wishes, root=root, reading=reading)
+    # The newest kernel is the one that boots by itself; to look into more of them costs a slow host minutes.
+    return Planned(plan, (*warnings, *initramfs.warnings(reading, kernels.bootable(reading)[:1])))
 
 
 def _read_config(config: Location, host: Host) -> XenGuest:
