@@ -7,7 +7,7 @@ CORE := $(wildcard src/blocksync/*.pyx src/blocksync/native/*) setup.py pyprojec
 RUN_PACKAGES := arping grub-common grub-pc-bin qemu-system-x86 qemu-utils util-linux e2fsprogs fdisk
 BUILD_PACKAGES := gcc libc6-dev libxxhash-dev python3-dev python3-venv make
 GUEST_PACKAGES := debootstrap
-TEST_PACKAGES := btrfs-progs groff-base iproute2 libvirt-clients libvirt-daemon-driver-qemu libvirt-daemon-system libxml2-utils \
+TEST_PACKAGES := btrfs-progs cpio groff-base iproute2 libvirt-clients libvirt-daemon-driver-qemu libvirt-daemon-system libxml2-utils \
 	openssh-client openssh-server xfsprogs
 
 PROOFS := tests/blocksync/proofs tests/blocksync/changes tests/blocksync/test_man_pages.py tests/blocksync/test_tune.py \

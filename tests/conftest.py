@@ -45,6 +45,8 @@ def _started(daemon: str, folder: Path) -> subprocess.Popen[bytes]:
     # it for each call anew, most of a minute at a time.
     hidden = "[ ! -e /dev/kvm ] || mount --bind /dev/full /dev/kvm"
     script = f'{hidden}; exec "$0" --pid-file "$1"'
-    command = ["unshare", "--mount", "sh", "-c", script, daemon, str(folder / f"{daemon}.pid")]
+    # What another test unmounts meanwhile must go from here as well, or its loop device stays busy.
+    apart = ["unshare", "--mount", "--propagation", "slave"]
+    command = [*apart, "sh", "-c", script, daemon, str(folder / f"{daemon}.pid")]
     with (folder / f"{daemon}.log").open("wb") as output:
         return subprocess.Popen(command, stdout=output, stderr=output)

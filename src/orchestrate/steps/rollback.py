@@ -59,7 +59,9 @@ def run(
             xen = sides.xen_side(job.plan, source.host)
             _require_a_choice(job, journal, request)
         kvm = _stopped_on_kvm(job, journal, request, night, asking or Nobody())
-        gave_back = give_back.run(job, source, tasks, night) if request.send_back else None
+        # A rollback that was killed after the proof goes on from there: the volumes hold everything.
+        to_send = request.send_back and job.state().phase is Phase.HANDED_OVER
+        gave_back = give_back.run(job, source, tasks, night) if to_send else None
         refuse_torn(job)
         started = _back_on_xen(job, journal, xen, kvm, night)
         if job.state().phase is not Phase.PASSES:
