@@ -14,7 +14,7 @@ PROOFS := tests/blocksync/proofs tests/blocksync/changes tests/blocksync/test_ma
 	tests/benchmarks
 HOSTS := tests/blocksync/transports tests/blocksync/wire tests/blocksync/remote tests/orchestrate/steps
 
-.PHONY: help install install-test demo test test-fast test-hosts test-proofs test-boot test-long test-asan lint lab test-lab bench bench-remote bench-kernels man clean
+.PHONY: help install install-test demo test test-fast test-hosts test-proofs test-boot test-long test-asan lint lab test-lab bench bench-remote bench-live bench-kernels man clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -87,6 +87,9 @@ bench: .venv/installed ## Measure passes beside every peer on PATH, into docs/be
 
 bench-remote: install-test ## Measure passes between two hosts beside their peers, into docs/benchmarks (BENCH as above)
 	$(BIN)/python -m benchmarks.remote $(BENCH)
+
+bench-live: .venv/installed ## Measure the last pass of a live migration by disk size, into docs/benchmarks
+	$(BIN)/python -m benchmarks.live $(BENCH)
 
 bench-kernels: .venv/installed ## Measure hashing, comparing and coalescing by block size
 	$(BIN)/pytest --override-ini addopts= --benchmark-only --benchmark-columns=min,median,rounds benchmarks/kernels
