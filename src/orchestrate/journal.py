@@ -179,9 +179,3 @@ def opened(folder: Path, guest: str, target: str) -> Journal:
             "name that plan, or another --job-dir",
         )
     return Journal(folder, found)
-
-
-def started_anew(journal: Journal) -> None:
-    """Begin a new cutover in the journal, keeping what still has to be put back."""
-    old = journal.content
-    journal.content = Content(guest=old.guest, target=old.target, autostart=old.autostart)
