@@ -102,7 +102,6 @@ def test_an_open_volume_is_named_before_the_last_pass(planned_guest, xl):
     assert "last pass" not in [entry["step"] for entry in journal_of(planned_guest)["steps"]]
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("moment", ["begin", "end"])
 @pytest.mark.parametrize("step", STEPS)
 def test_a_cutover_killed_at_any_step_goes_on(planned_guest, xl, moment, step):
@@ -117,7 +116,6 @@ def test_a_cutover_killed_at_any_step_goes_on(planned_guest, xl, moment, step):
     assert on_target(planned_guest, "xvda3") == planned_guest.volumes["xvda3"].read_bytes()
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("step", STEPS)
 def test_a_cutover_killed_at_any_step_rolls_back(planned_guest, xl, step):
     before = {device: digest(path) for device, path in planned_guest.volumes.items()}
