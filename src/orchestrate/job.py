@@ -15,6 +15,7 @@ from typing import Literal
 
 import msgspec
 
+from blocksync.devices import sync_folder
 from blocksync.errors import Failed, Refused, Usage
 from orchestrate.plan.file import write
 from orchestrate.plan.model import Plan, Volume
@@ -85,6 +86,11 @@ class State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     proven: int | None = None
     records: tuple[PassRecord, ...] = ()
 
+    @property
+    def is_proven(self) -> bool:
+        """Whether the target was compared as a whole with the moment that it is said to equal."""
+        return self.moment is not None and self.proven == self.moment
+
     def with_pass(self, record: PassRecord) -> "State":
         """The state after one more pass."""
         records = (*self.records, record)[-MOST_RECORDS:]
@@ -136,11 +142,7 @@ class Job:
         """Remove all that is claimed about the target's bytes, durably, before they change otherwise."""
         for path in self.folder.glob("*.digests"):
             path.unlink()
-        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(self.folder)
 
     def require_passes(self, command: str) -> State:
         """The state, if the target may be written by passes; `Refused` once it is a guest's disk."""

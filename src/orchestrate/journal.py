@@ -4,7 +4,6 @@ It says which side the guest belongs to, when it was stopped, what has to be put
 each step: begun, done or failed. It never says that a step may be left out: the hosts are asked what is true.
 """
 
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -101,11 +100,6 @@ class Journal:
         """Change fields of the content, durably."""
         self.content = replace(self.content, **changes)
         write(self.folder / FILE, msgspec.json.format(msgspec.json.encode(self.content)).decode() + "\n")
-        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
     def start_anew(self) -> None:
         """A new cutover begins; what still has to be put back stays."""

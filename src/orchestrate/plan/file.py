@@ -12,6 +12,7 @@ from tomlkit import TOMLDocument
 from tomlkit.items import Table
 
 from blocksync import locations
+from blocksync.devices import sync_folder
 from blocksync.errors import Failed, Usage
 from orchestrate.guest import fixup
 from orchestrate.layout import table as layout
@@ -89,7 +90,7 @@ def _table(row: dict[str, Any]) -> Table:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a text file so that it is whole or not there: temporary file, fsync, rename."""
+    """Write a text file, durably, so that it is whole or not there: a temporary file takes its name."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as opened:
@@ -97,6 +98,7 @@ def write(path: Path, text: str) -> None:
             opened.flush()
             os.fsync(opened.fileno())
         temporary.replace(path)
+        sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise Failed(path, f"cannot be written: {error.strerror}") from error

@@ -169,7 +169,7 @@ def _pass_before_the_stop(work: _Cutover) -> None:
     The pass after the proof carries it on, and leaves less for the last one than the proof took.
     """
     request = SyncRequest(overrides=work.request.overrides)
-    if not _is_proven(work.job):
+    if not work.job.state().is_proven:
         with work.watch.step("pass before the proof"):
             sync.run(work.job, work.source, request, work.tasks)
         with work.watch.step("proof before the stop"):
@@ -178,11 +178,6 @@ def _pass_before_the_stop(work: _Cutover) -> None:
     if not records or time.time() - records[-1].at > _FRESH_SECONDS:
         with work.watch.step("pass before the stop"):
             sync.run(work.job, work.source, request, work.tasks)
-
-
-def _is_proven(job: Job) -> bool:
-    state = job.state()
-    return state.moment is not None and state.proven == state.moment
 
 
 def _stop(work: _Cutover) -> None:

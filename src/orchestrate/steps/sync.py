@@ -217,7 +217,7 @@ def prove_moment(job: Job, source: Source, tasks: Tasks) -> dict[str, str]:
     moment = _moment_of(state)
     if moment is None:
         return {}
-    if _is_proven(state):
+    if state.is_proven:
         return {volume.device: f"moment {moment.number}, proven before" for volume in job.plan.copied}
     work = _Work(job, source, SyncRequest(), tasks)
     with _telling_overflow(Moments(source.host, job.plan), moment):
@@ -232,7 +232,7 @@ def prove_last(job: Job, source: Source, report: SyncReport, tasks: Tasks) -> di
     """After `last_pass`: read back what it looked at and compare it with the volumes, or everything where the
     moment before was not proven. What was proven, by the guest's device. Raises `Differences`.
     """
-    proven = _is_proven(_believed(job))
+    proven = _believed(job).is_proven
     work = _Work(job, source, SyncRequest(), tasks)
     return {
         one.volume.device: _proof(work, one.volume, Path(one.volume.path), one.only if proven else None)
@@ -253,10 +253,6 @@ def drop_moments(job: Job, source: Source) -> None:
     moments.sweep(None)
 
 
-def _is_proven(state: State) -> bool:
-    return state.moment is not None and state.proven == state.moment
-
-
 def _proof(work: _Work, volume: Volume, there: Path, only: Extents | None = None) -> str:
     offset, target = volume.partition.offset, work.job.plan.target
     return work.source.prove(
@@ -266,7 +262,7 @@ def _proof(work: _Work, volume: Volume, there: Path, only: Extents | None = None
 
 def _carry_proof(work: _Work, report: SyncReport, reading: _Reading, state: State) -> bool:
     """Read back what this pass looked at, if the moment before was proven: then this one is, too."""
-    if reading.moment is None or not _is_proven(state) or any(one.only is None for one in report.passes):
+    if reading.moment is None or not state.is_proven or any(one.only is None for one in report.passes):
         return False
     for one in report.passes:
         _proof(work, one.volume, reading.moment.path(one.volume.device), one.only)
