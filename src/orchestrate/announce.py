@@ -1,15 +1,17 @@
-"""Telling the network where the guest's addresses are now: gratuitous ARP from its bridge.
+"""Whether the guest's addresses answer, and telling the network where they are now: by ARP, on its bridge.
 
 Switches learn the MAC's new port from it, and neighbours the address. IPv6 guests announce themselves.
-By Habets' `arping`: -U sends to everybody, -S and -s speak for the guest.
+By Habets' `arping`: -U sends to everybody, -S and -s speak for the guest, -0 asks as nobody.
 """
 
 import ipaddress
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from blocksync.errors import Failed
+from blocksync.errors import BlocksyncError, Failed
 from orchestrate.plan.model import Nic
 
 _TIMES = 3
@@ -35,20 +37,63 @@ def announcements(nics: Sequence[Nic]) -> Iterator[Announcement]:
                 yield Announcement(str(address), nic.mac, nic.bridge)
 
 
+def missing(announcements: Sequence[Announcement], seconds: float) -> tuple[str, ...]:
+    """Wait until each address answers, all at once and `seconds` at most: a line for each that does not, or
+    that another card answers for.
+    """
+    with ThreadPoolExecutor(max(1, len(announcements))) as pool:
+        told = pool.map(lambda one: _missing(one, time.monotonic() + seconds, seconds), announcements)
+        return tuple(line for line in told if line)
+
+
 def send(announcement: Announcement) -> None:
     """Say it a few times. Raises `Failed` when `arping` is missing or cannot send."""
     said = announcement
-    argv = [
-        *("arping", "-q", "-U", "-c", str(_TIMES), "-W", str(_PAUSE_SECONDS)),
-        *("-i", said.bridge, "-s", said.mac, "-S", said.address, said.address),
-    ]
-    thing = f"announcing {said.address} on {said.bridge}"
+    options = ["-q", "-U", "-c", str(_TIMES), "-W", str(_PAUSE_SECONDS), "-s", said.mac, "-S", said.address]
+    done = _arping(said, f"announcing {said.address} on {said.bridge}", options)
+    # Nobody answers a gratuitous request: status 1 alone is no failure.
+    if done.returncode and done.stderr.strip():
+        raise _failed(f"announcing {said.address} on {said.bridge}", said, done.stderr)
+
+
+def _missing(asked: Announcement, until: float, seconds: float) -> str:
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=_MOST_SECONDS, check=False)
+        while not (answer := _answer(asked)):
+            if time.monotonic() > until:
+                return (
+                    f"{asked.address} does not answer on {asked.bridge} after {seconds:g} s: "
+                    "is it the guest's address still, and its card up?"
+                )
+    except BlocksyncError as error:
+        return str(error)
+    if answer == asked.mac.lower():
+        return ""
+    return f"{asked.address} is answered by {answer} on {asked.bridge}, not by the guest's {asked.mac}"
+
+
+def _answer(asked: Announcement) -> str:
+    """The MAC that answers within a second, in lower case; nothing if none does."""
+    thing = f"asking for {asked.address} on {asked.bridge}"
+    once = ["-r", "-c", "1", "-C", "1", "-w", "1"]
+    done = _arping(asked, thing, once)
+    if done.stderr.strip() and not done.stdout.strip():
+        # A bridge without an address of its own has none to ask from.
+        done = _arping(asked, thing, [*once, "-0"])
+    answers = done.stdout.split()
+    if not answers and done.stderr.strip():
+        raise _failed(thing, asked, done.stderr)
+    return answers[0].lower() if answers else ""
+
+
+def _arping(about: Announcement, thing: str, options: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    argv = ["arping", *options, "-i", about.bridge, about.address]
+    try:
+        return subprocess.run(argv, capture_output=True, text=True, timeout=_MOST_SECONDS, check=False)
     except FileNotFoundError as error:
         raise Failed(thing, "arping not found on PATH", "apt-get install arping") from error
     except subprocess.TimeoutExpired as error:
         raise Failed(thing, f"arping did not end within {_MOST_SECONDS} s", "look at the bridge") from error
-    # Nobody answers a gratuitous request: status 1 alone is no failure.
-    if done.returncode and done.stderr.strip():
-        raise Failed(thing, done.stderr.strip(), f"ip link show {said.bridge}")
+
+
+def _failed(thing: str, about: Announcement, said: str) -> Failed:
+    return Failed(thing, said.strip(), f"ip link show {about.bridge}")

@@ -3,12 +3,13 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_interface
 from uuid import NAMESPACE_URL, uuid5
 
 from msgspec.structs import replace
 
 from blocksync.errors import Refused, Usage
-from orchestrate.guest import fstab, kernels, nic_names
+from orchestrate.guest import addresses, fstab, kernels, nic_names
 from orchestrate.guest.edit import Edit, Edited
 from orchestrate.guest.facts import Facts, GuestNic, GuestVolume
 from orchestrate.guest.fixup import ALL
@@ -141,7 +142,7 @@ def compose(
         volume=tuple(sorted(volumes, key=lambda volume: volume.partition.number)),
         nic=nics,
     )
-    plan = _with_nic_names(plan, reading)
+    plan = _with_nics_of_its_files(plan, reading)
     plan = _with_boot(plan, xen, reading)
     return _with_fixups(plan, reading), (*xen.warnings, *warnings)
 
@@ -267,9 +268,23 @@ def _made_up_mac(name: str, index: int) -> str:
     return "00:16:3e:" + ":".join(f"{byte:02x}" for byte in (digest[0] & 0x7F, digest[1], digest[2]))
 
 
-def _with_nic_names(plan: Plan, reading: Reading) -> Plan:
-    names = nic_names.names(reading, facts_of(plan))
-    return replace(plan, nic=tuple(replace(nic, name=names.get(nic.mac)) for nic in plan.nic))
+def _with_nics_of_its_files(plan: Plan, reading: Reading) -> Plan:
+    """What the guest calls its NICs, and the addresses that it gives them besides the configuration's."""
+    facts = facts_of(plan)
+    names = nic_names.names(reading, facts)
+    found = addresses.configured(reading, facts)
+    return replace(
+        plan,
+        nic=tuple(
+            replace(nic, name=names.get(nic.mac), addresses=_united(nic.addresses, found[nic.mac]))
+            for nic in plan.nic
+        ),
+    )
+
+
+def _united(configured: Sequence[str], found: Sequence[str]) -> tuple[str, ...]:
+    known = {ip_interface(address).ip for address in configured}
+    return (*configured, *(address for address in found if ip_interface(address).ip not in known))
 
 
 def _with_boot(plan: Plan, xen: XenGuest, reading: Reading) -> Plan:

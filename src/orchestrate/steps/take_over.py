@@ -7,6 +7,7 @@ from pathlib import Path
 
 from blocksync.errors import BlocksyncError
 from orchestrate import announce, checks
+from orchestrate.announce import Announcement
 from orchestrate.checks import Result
 from orchestrate.job import Job
 from orchestrate.journal import Journal, Link, Owner
@@ -14,6 +15,9 @@ from orchestrate.kvm.console_log import ConsoleLog
 from orchestrate.sides import KvmSide, XenSide
 from orchestrate.stopwatch import Stopwatch
 from orchestrate.xen.toolstack import AutostartLink
+
+_ADDRESS_SECONDS = 20.0
+"""What an address has to answer in once the console says that the guest is up; then it is only missed."""
 
 
 def console_log(job: Job) -> Path:
@@ -59,7 +63,7 @@ def put_autostart_back(journal: Journal, xen: XenSide) -> None:
 def prove_serving(
     job: Job, journal: Journal, kvm: KvmSide, *, seconds: float, watch: Stopwatch
 ) -> tuple[tuple[Result, ...], tuple[str, ...]]:
-    """Wait for the console, announce the addresses, run the checks; their results, and notes.
+    """Wait for the console and the addresses, announce these, run the checks; their results, and notes.
 
     Raises `Failed` if the guest does not come up within `seconds`; a check that fails is a result.
     """
@@ -68,8 +72,11 @@ def prove_serving(
         log = ConsoleLog(console_log(job), journal.content.console_from)
         log.wait_for(plan.boot.expect, seconds, kvm.runs)
     up = time.time()
+    with watch.step("address"):
+        told = tuple(announce.announcements(plan.nic))
+        notes = announce.missing(told, _ADDRESS_SECONDS)
     with watch.step("announce"):
-        notes = _announced(job)
+        notes += _announced(told)
     with watch.step("checks"):
         results = _checked(job)
     passed = [result.passed for result in results if result.passed is not None]
@@ -80,9 +87,9 @@ def prove_serving(
     return results, notes
 
 
-def _announced(job: Job) -> tuple[str, ...]:
+def _announced(told: Sequence[Announcement]) -> tuple[str, ...]:
     notes = []
-    for one in announce.announcements(job.plan.nic):
+    for one in told:
         try:
             announce.send(one)
         except BlocksyncError as error:

@@ -50,6 +50,16 @@ XEN_TOOLS = (("xvda2", 10 * GIB, "ext4"), ("xvda1", GIB, "swap"), ("xvda3", 4 * 
 FSTAB = "/dev/xvda1 none swap sw 0 0\n/dev/xvda2 / ext4 noatime 0 1\n/dev/xvda3 /srv xfs defaults 0 2\n"
 CASES = {
     "xen-tools": Case(XEN_TOOLS, "/dev/xvda2", {"/etc/fstab": FSTAB, "/etc/securetty": "hvc0\n"}),
+    "addresses-of-its-own": Case(
+        XEN_TOOLS,
+        "/dev/xvda2",
+        {
+            "/etc/fstab": FSTAB,
+            "/etc/network/interfaces": "iface eth0 inet static\n  address 192.0.2.10/24\n"
+            "iface eth0:1 inet static\n  address 192.0.2.11/24\niface eth1 inet6 static\n"
+            "  address 2001:db8::7/64\n",
+        },
+    ),
     "dos-compatible": Case(XEN_TOOLS, "/dev/xvda2", {"/etc/fstab": FSTAB}, {"first_sector": 63}),
     "existing-target": Case(XEN_TOOLS, "/dev/xvda2", {"/etc/fstab": FSTAB}, {"disk_size": 20 * GIB}),
     "gpt": Case(XEN_TOOLS, "/dev/xvda2", {"/etc/fstab": FSTAB}, {"table": TableKind.GPT}),
