@@ -3,10 +3,13 @@
 For passes whose other end is on another host; the target's stamp and bytes may come from there.
 """
 
+import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from blocksync import devices, digests, history, targets
+from blocksync.devices import Opened
 from blocksync.digests import HEADER_SIZE, Binding, Digests, Header, State, Untrusted
 from blocksync.errors import Usage, telling
 
@@ -72,3 +75,77 @@ def commit(table: Digests, before: str, after: str, *, complete: bool) -> None:
         with telling(path, "cannot be written", "make room in its folder"):
             history.append(path, written)
     table.commit(State.DONE if complete else State.PARTIAL, after)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """What a pass into the target range [offset, offset + size) leaves to be committed.
+
+    `table` None: it remembers nothing. `complete` says that the whole range was looked at, or that the rest
+    is as the last complete pass left it; `wrote` that something may have been written.
+    """
+
+    table: Digests | None
+    offset: int
+    size: int
+    complete: bool
+    wrote: bool
+    looked: bool
+
+
+class Settlement:
+    """The digest files of passes that write to ranges of one target, brought in line with it once all have
+    ended. A stamp is about the whole target: while one pass writes, no other can be committed.
+
+    `stamp` is the target's before the first of them.
+    """
+
+    def __init__(self, opened: Opened) -> None:
+        self.opened = opened
+        self.stamp = history.stamp(opened)
+        self._lock = threading.Lock()
+        self._ended: list[Ended] = []
+        self._is_lost = False
+
+    def add(self, ended: Ended) -> None:
+        """A pass has ended, and no thread of it writes any more."""
+        with self._lock:
+            self._ended.append(ended)
+
+    def lose(self) -> None:
+        """A flush failed. The kernel tells that once: nothing that was written since the one before may be
+        claimed, whichever pass wrote it.
+        """
+        self._is_lost = True
+
+    def settle(self) -> None:
+        """Make durable what was written, then commit. Raises Failed."""
+        if self._is_lost or not self._ended:
+            return
+        devices.make_durable(self.opened)
+        tables = [(ended, ended.table) for ended in self._ended if ended.table is not None]
+        if not tables:
+            return
+        stamp = history.stamp(self.opened)
+        writers = [ended for ended in self._ended if ended.wrote]
+        if stamp != self.stamp and writers:
+            # Their digest files are side by side in most cases, and have one history then.
+            for path in {history.path_of(table.path, table.header.binding.target) for _, table in tables}:
+                self._leave_trace(path, stamp, writers)
+        for ended, table in tables:
+            _bring_in_line(table, ended, stamp)
+
+    def _leave_trace(self, path: Path, stamp: str, writers: list[Ended]) -> None:
+        """Tell the digest files of other ranges of this target that these writes spared them."""
+        # A line a range: they lead from one stamp to the other by way of stamps that no target has.
+        between = [f"{stamp}/{number}" for number in range(1, len(writers))]
+        with telling(path, "cannot be written", "make room in its folder"):
+            for before, after, ended in zip([self.stamp, *between], [*between, stamp], writers, strict=True):
+                history.append(path, history.Written(before, after, ended.offset, ended.size))
+
+
+def _bring_in_line(table: Digests, ended: Ended, stamp: str) -> None:
+    state = State.DONE if ended.complete else State.PARTIAL
+    touched = ended.looked or table.marked or not table.trusted
+    if touched or (table.header.state, table.header.stamp) != (state, stamp):
+        table.commit(state, stamp)

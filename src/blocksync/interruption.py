@@ -11,13 +11,18 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stop:
-    """Whether somebody asked to stop, and by which signal."""
+    """Whether somebody asked to stop, and by which signal, if it was one."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self._is_asked = False
 
     def __bool__(self) -> bool:
-        return self.signal is not None
+        return self._is_asked or self.signal is not None
+
+    def ask(self) -> None:
+        """Ask to stop without a signal."""
+        self._is_asked = True
 
     def _asked(self, number: int, frame: FrameType | None) -> None:
         self.signal = signal.Signals(number)

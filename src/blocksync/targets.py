@@ -47,11 +47,13 @@ def find(path: Path) -> Device | None:
     return None
 
 
-def guard(target: Range, device: Device | None) -> None:
-    """Ask every guard that needs no open target. Raises Usage, Refused."""
+def guard(target: Range, device: Device | None, *, is_ours: bool = False) -> None:
+    """Ask every guard that needs no open target; of one that is held open already, `is_ours`, only whether
+    the range fits. Raises Usage, Refused.
+    """
     guards.check_overrides(target.overrides)
     guards.range_fits(device or _file_to_be(target), target.offset, target.size)
-    if device is not None and not target.dry_run:
+    if device is not None and not target.dry_run and not is_ours:
         guards.not_in_use(device, target.overrides)
 
 

@@ -1,8 +1,9 @@
 """Passes whose source or target is on another host.
 
 `run(request, far="source", transport=...)` is `blocksync.run` for two hosts: the same request, whose far
-path is one there, and the same report. `compare(source, target, far=..., transport=...)` proves that a target
-is equal to a source, one of which is there.
+path is one there, and the same report. `run_several(parts, transport=...)` pulls several volumes into one
+target at the same time. `compare(source, target, far=..., transport=...)` proves that a target is equal to a
+source, one of which is there.
 """
 
 from typing import TYPE_CHECKING
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from blocksync.remote.comparing import compare
     from blocksync.remote.passes import run
+    from blocksync.remote.several import Part, run_several
 
-__all__ = ["compare", "run"]
+__all__ = ["Part", "compare", "run", "run_several"]
 
-_HOMES = {"compare": "comparing", "run": "passes"}
+_HOMES = {"Part": "several", "compare": "comparing", "run": "passes", "run_several": "several"}
 
 
 def __getattr__(name: str) -> object:

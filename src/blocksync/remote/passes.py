@@ -41,9 +41,13 @@ def run(
         watch = Watch(stop, progress or _quiet, started)
         one = Pull.prepare(request) if far == "source" else Push.prepare(request)
         with FarEnd(transport, name or transport.describe(), patience=patience) as far_end:
-            far_end.link.limit(request.bytes_per_second)
-            hashed = replace(request, hash=far_end.hash_for(request.hash))
-            return one.run(hashed, far_end, watch)
+            return carry_out(one, request, far_end, watch)
+
+
+def carry_out(one: Pull | Push, request: PassRequest, far: FarEnd, watch: Watch) -> PassReport:
+    """A pass that was prepared, with the hash that the far end has for it."""
+    far.link.limit(request.bytes_per_second)
+    return one.run(replace(request, hash=far.hash_for(request.hash)), far, watch)
 
 
 def _quiet(progress: Progress) -> None:

@@ -1,12 +1,14 @@
 """A pass from a source on another host to a target here."""
 
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 
-from blocksync import claims, devices, guards, history, targets
-from blocksync.devices import Device, Opened
-from blocksync.digests import Digests, State
-from blocksync.errors import BlocksyncError, Interrupted
+from blocksync import claims, devices, guards, targets
+from blocksync.claims import Ended, Settlement
+from blocksync.devices import Device
+from blocksync.digests import Digests
+from blocksync.errors import BlocksyncError, Failed, Interrupted
 from blocksync.passes import PassReport, PassRequest
 from blocksync.remote import near
 from blocksync.remote.far_end import FarEnd
@@ -21,9 +23,13 @@ from blocksync.wire.target import Receiving, TargetEnd
 
 @dataclass(frozen=True, slots=True)
 class Pull:
-    """A pass whose target is here, and was measured. `target` None is a file yet to be made."""
+    """A pass whose target is here, and was measured. `target` None is a file yet to be made.
+
+    `together` is the settlement of several passes, for which their target is held open already.
+    """
 
     target: Device | None
+    together: Settlement | None = None
 
     @classmethod
     def prepare(cls, request: PassRequest) -> "Pull":
@@ -51,24 +57,37 @@ class Pull:
             here = near.there(request.source, source)
             if here is not None:
                 guards.not_the_source(here, self.target, span.offset, span.size)
-        targets.guard(span, self.target)
-        with ExitStack() as stack:
-            # Before the target is closed, no thread may still write to it.
-            opened = stack.enter_context(targets.opened(span, self.target))
-            stack.callback(far.close)
-            table = self._digests(scope, f"{far.name} {source.identity}", opened)
+        # Before the target is settled and closed, no thread may still write to it.
+        with self._held(span) as settlement, closing(far):
+            table = self._digests(scope, f"{far.name} {source.identity}", settlement)
             self._guard_signatures(scope, source, table)
-            return _Pulling(scope, far, watch, opened, table).run()
+            report = _Pulling(scope, far, watch, settlement, table).run()
+        return replace(report, seconds=watch.seconds)
 
-    def _digests(self, scope: Scope, source: str, opened: Opened) -> Digests | None:
-        request = scope.request
+    @contextmanager
+    def _held(self, span: Range) -> Iterator[Settlement]:
+        """The target guarded and held open; at the end it is settled, unless others write to it as well."""
+        targets.guard(span, self.target, is_ours=self.together is not None)
+        if self.together is not None:
+            yield self.together
+            return
+        with targets.opened(span, self.target) as opened:
+            settlement = Settlement(opened)
+            try:
+                yield settlement
+            finally:
+                if not span.dry_run:
+                    settlement.settle()
+
+    def _digests(self, scope: Scope, source: str, settlement: Settlement) -> Digests | None:
+        request, opened = scope.request, settlement.opened
         if request.digests is None:
             return None
         return claims.believed(
             request.digests,
             scope.binding(source, opened.device.identity),
             scope.spans(),
-            history.stamp(opened),
+            settlement.stamp,
             lambda at, length: devices.read_opened(opened, request.target_offset + at, length),
         )
 
@@ -86,28 +105,34 @@ class _Pulling:
     """A pull under way, with the target held open."""
 
     def __init__(
-        self, scope: Scope, far: FarEnd, watch: Watch, opened: Opened, table: Digests | None
+        self, scope: Scope, far: FarEnd, watch: Watch, settlement: Settlement, table: Digests | None
     ) -> None:
         self._scope = scope
         self._far = far
         self._watch = watch
-        self._opened = opened
+        self._opened = settlement.opened
+        self._settlement = settlement
         self._table = table
         self._blocks = scope.new_bitmap()
-        self._stamp = "" if table is None else history.stamp(opened)
         self._end = TargetEnd(far.link, far.crew, self._receiving())
 
     def run(self) -> PassReport:
         if self._table is not None and self._table.distrust and not self._scope.request.dry_run:
-            devices.flush(self._opened)
-            devices.forget_pages(self._opened)
+            self._doubt_the_cache()
         self._start()
         totals = self._see_through()
-        self._commit(complete=totals.complete)
         self._far.farewell(self._end.done())
         if not totals.complete:
             raise self._watch.interrupted(self._opened.device.path, totals.looked_at, self._scope.total)
         return near.report(self._scope, self._outcome(totals), self._table, self._watch.seconds)
+
+    def _doubt_the_cache(self) -> None:
+        try:
+            devices.flush(self._opened)
+        except Failed:
+            self._leave(flushed=False)
+            raise
+        devices.forget_pages(self._opened)
 
     def _receiving(self) -> Receiving:
         request, table = self._scope.request, self._table
@@ -140,7 +165,8 @@ class _Pulling:
             self._watch.show("flush", self._end, self._scope.total)
         except BlocksyncError as error:
             self._far.abandon(error)
-            self._keep_what_is_true()
+            # What was applied is, if it can be made durable, as good as after a stop.
+            self._leave(flushed=not self._end.flush_failed)
             if isinstance(error, Lost):
                 raise Interrupted(
                     self._far.name, f"{error.cause}; what was written is durable", error.way_out
@@ -148,26 +174,25 @@ class _Pulling:
             raise
         if self._end.totals is None:
             raise RuntimeError("the pass is finished, and has no totals")
+        self._leave(complete=self._end.totals.complete)
         return self._end.totals
 
-    def _keep_what_is_true(self) -> None:
-        """After a failure: what was applied is, if it can be made durable, as good as after a stop."""
-        if not self._end.flush_failed:
-            self._commit(complete=False)
-
-    def _commit(self, *, complete: bool) -> None:
-        table, end = self._table, self._end
-        if self._scope.request.dry_run:
+    def _leave(self, *, complete: bool = False, flushed: bool = True) -> None:
+        """Leave to the settlement what this pass made true."""
+        if not flushed:
+            self._settlement.lose()
             return
-        devices.make_durable(self._opened)
-        if table is None:
-            return
-        stamp = history.stamp(self._opened)
-        whole = complete and self._scope.is_complete(table)
-        state = State.DONE if whole else State.PARTIAL
-        touched = end.bytes_read or table.marked or not table.trusted
-        if touched or (table.header.state, table.header.stamp) != (state, stamp):
-            claims.commit(table, self._stamp, stamp, complete=whole)
+        table = self._table
+        self._settlement.add(
+            Ended(
+                table=table,
+                offset=self._scope.request.target_offset,
+                size=self._scope.size,
+                complete=complete and (table is None or self._scope.is_complete(table)),
+                wrote=self._end.gate_open,
+                looked=self._end.bytes_read > 0,
+            )
+        )
 
     def _outcome(self, totals: Totals) -> Outcome:
         return Outcome(
