@@ -9,15 +9,25 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from blocksync.errors import Failed
+from blocksync.transports.failures import last_words
 from blocksync.transports.interface import Channel, Transport
 
 MISSING = 127
 """What a shell says of a command that is not there."""
 
+BROKEN = 255
+"""The status that a transport gives to a command whose link broke; of the commands that are run here none
+ends with it.
+"""
+
 _SECONDS = 60.0
 _MOST_BYTES = 64 * 1024 * 1024
 _CHUNK = 1 << 20
 _RESTORED = 'script=$(printf %b "$1"); shift; exec sh -c "$script" "$@"'
+
+
+class HostLost(Failed):
+    """A host that cannot be reached, or whose link broke under a command: nobody knows what became of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +45,8 @@ class Host(Protocol):
     def run(self, argv: Sequence[str]) -> Done:
         """Run `argv`; status 127 when there is no such command.
 
-        Raises `Failed` when it takes longer than a minute, prints more than 64 MiB, or the host is gone.
+        Raises `HostLost` when the host is gone, `Failed` when it takes longer than a minute or prints more
+        than 64 MiB.
         """
 
     def describe(self) -> str:
@@ -83,15 +94,29 @@ class FarHost:
 
     def run(self, argv: Sequence[str]) -> Done:
         """As `Host.run`."""
-        channel = self._transport.run(in_one_line(argv))
+        channel = self._channel(argv)
         try:
             channel.stdin.close()
             output = self._read(channel, argv)
-            return Done(channel.wait(_SECONDS), output, channel.stderr_tail().strip())
+            done = Done(channel.wait(_SECONDS), output, channel.stderr_tail().strip())
         except TimeoutError as error:
             raise Failed(f"{self.describe()}: {argv[0]}", f"did not end within {_SECONDS:g} s") from error
         finally:
             channel.close()
+        if done.status == BROKEN:
+            said = f" ({last_words(done.complaint)})" if done.complaint else ""
+            raise HostLost(
+                self.describe(),
+                f"the link broke while {argv[0]} ran there{said}",
+                "see that the host is up and reached again, then run the same command again",
+            )
+        return done
+
+    def _channel(self, argv: Sequence[str]) -> Channel:
+        try:
+            return self._transport.run(in_one_line(argv))
+        except Failed as error:
+            raise HostLost(error.thing, error.cause, error.way_out) from error
 
     def _read(self, channel: Channel, argv: Sequence[str]) -> bytes:
         output = bytearray()

@@ -29,7 +29,7 @@ from blocksync.changes.runner import Run
 from blocksync.changes.since import since as changed_since
 from blocksync.changes.snapshots import Hold
 from blocksync.errors import BlocksyncError, Refused
-from orchestrate.hosts import Host
+from orchestrate.hosts import Host, HostLost
 from orchestrate.job import Snapshot
 from orchestrate.plan.model import Plan
 
@@ -118,12 +118,16 @@ class Moments:
         self._job = job_name(plan.guest.name)
 
     def volumes(self) -> dict[str, lvm.Volume]:
-        """The copied volumes in LVM. Raises NoMomentError where they cannot have snapshots."""
+        """The copied volumes in LVM. Raises NoMomentError where they cannot have snapshots, HostLost where
+        nobody can tell.
+        """
         run = _remembering(self._run)
         found: dict[str, lvm.Volume] = {}
         for volume in self._plan.copied:
             try:
                 found[volume.device] = each = lvm.volume(run, volume.path)
+            except HostLost:
+                raise
             except BlocksyncError as error:
                 raise NoMomentError(f"{error.thing} {error.cause}") from error
             if each.is_snapshot and not each.is_thin:

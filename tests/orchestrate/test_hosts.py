@@ -4,7 +4,9 @@ import subprocess
 
 import pytest
 
-from orchestrate.hosts import in_one_line
+from blocksync.errors import Failed
+from blocksync.transports.child import ChildChannel
+from orchestrate.hosts import FarHost, HostLost, in_one_line
 
 
 @pytest.mark.parametrize(
@@ -25,6 +27,32 @@ def test_a_script_of_several_lines_travels_in_one_and_does_the_same(script):
 def test_other_commands_stay_as_they_are():
     assert in_one_line(["printf", "a\nb"]) == ["printf", "a\nb"]
     assert in_one_line(["sh", "-c", "echo one"]) == ["sh", "-c", "echo one"]
+
+
+class Broken:
+    """A transport whose commands end as those of a link that broke."""
+
+    def run(self, argv):
+        return ChildChannel(["sh", "-c", "echo part of the answer; echo Connection closed >&2; exit 255"])
+
+    def describe(self):
+        return "ssh xenhost"
+
+
+class Away(Broken):
+    def run(self, argv):
+        raise Failed("ssh xenhost", "nothing listens there", "start sshd on the host")
+
+
+def test_an_answer_of_a_link_that_broke_is_none():
+    with pytest.raises(HostLost, match="the link broke while lvs ran there"):
+        FarHost(Broken()).run(["lvs"])
+
+
+def test_a_host_that_is_not_reached_keeps_its_way_out():
+    with pytest.raises(HostLost) as caught:
+        FarHost(Away()).run(["lvs"])
+    assert (caught.value.cause, caught.value.way_out) == ("nothing listens there", "start sshd on the host")
 
 
 def output(argv):

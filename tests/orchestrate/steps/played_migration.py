@@ -44,7 +44,7 @@ class Migration:
         return sync.last_pass(self.job, self.source, quiet)
 
     def revive(self) -> None:
-        self.host.kill_at, self.host.kill_after, self.host.steps = None, False, 0
+        self.host.kill_at, self.host.kill_after, self.host.cut, self.host.steps = None, False, False, 0
 
     def on_target(self, name: str) -> bytes:
         place = next(each.partition for each in self.job.plan.volume if each.device == name)

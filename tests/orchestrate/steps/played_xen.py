@@ -13,7 +13,7 @@ from blocksync.errors import Failed
 from blocksync.extents import Extents
 from blocksync.passes import PassReport, PassRequest
 from blocksync.progress import Report
-from orchestrate.hosts import Done
+from orchestrate.hosts import Done, HostLost
 from orchestrate.source import Here
 
 GROUP = "vg0"
@@ -39,7 +39,9 @@ class PlayedSnapshot:
 
 @dataclass
 class PlayedXen:
-    """The host. `kill_at` is the step at which whoever drives it dies, before or after its effect."""
+    """The host. `kill_at` is the step at which whoever drives it dies, before or after its effect; with `cut`
+    it is the link that goes, and stays away.
+    """
 
     folder: Path
     boot: str = "0" * 36
@@ -50,6 +52,7 @@ class PlayedXen:
     steps: int = 0
     kill_at: int | None = None
     kill_after: bool = False
+    cut: bool = False
     no_lvm: bool = False
     running: bool = True
 
@@ -78,6 +81,8 @@ class PlayedXen:
             if self.steps == self.kill_at and self.kill_after:
                 work()
             self.steps += 1
+            if self.cut:
+                raise HostLost(self.describe(), "the link broke", "see that it is reached again")
             raise Killed
         self.steps += 1
         return work()
@@ -113,9 +118,9 @@ class PlayedXen:
             (each.name, each.uuid, "sri-a-s---", each.origin, ",".join(each.tags))
             for each in self.snapshots.values()
         ]
-        size = 1 << 20
         lines = [
-            f" {GROUP}|{name}|{lv}|{size}|{attr}|{origin}||{tags}" for name, lv, attr, origin, tags in rows
+            f" {GROUP}|{name}|{lv}|{self.file(name).stat().st_size}|{attr}|{origin}||{tags}"
+            for name, lv, attr, origin, tags in rows
         ]
         return 0, "\n".join(lines).encode()
 

@@ -12,6 +12,7 @@ from played_xen import CHUNK, Killed
 from blocksync.errors import Differences, Failed, Interrupted, Refused
 from blocksync.extents import Extents
 from orchestrate import torn
+from orchestrate.hosts import HostLost
 from orchestrate.job import Phase
 from orchestrate.moments import Quiesce, job_name
 from orchestrate.steps import sync
@@ -207,6 +208,40 @@ def test_killed_at_any_step_the_next_pass_loses_nothing(tmp_path, at, after):
         migration.assert_equals_its_moment()
     migration.last_pass()
     migration.assert_equals_the_volumes()
+    sync.drop_moments(migration.job, migration.source)
+    assert not migration.host.snapshots
+
+
+@pytest.mark.parametrize(("at", "after"), [(at, after) for at in range(STEPS) for after in (False, True)])
+def test_with_the_link_cut_at_any_step_the_next_pass_loses_nothing(tmp_path, at, after):
+    migration = Migration(tmp_path)
+    migration.sync()
+    migration.guest_writes()
+    migration.host.steps, migration.host.kill_at, migration.host.kill_after = 0, at, after
+    migration.host.cut = True
+    with suppress(HostLost):
+        migration.sync()
+    migration.revive()
+    migration.guest_writes()
+    if at % 2:
+        migration.sync()
+        migration.assert_equals_its_moment()
+    migration.last_pass()
+    migration.assert_equals_the_volumes()
+    sync.drop_moments(migration.job, migration.source)
+    assert not migration.host.snapshots
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_snapshots_that_a_cut_link_left_are_told_and_dropped_by_the_next_run(tmp_path, at):
+    migration = Migration(tmp_path)
+    migration.sync()
+    migration.host.steps, migration.host.kill_at, migration.host.cut = 0, at, True
+    # It never says that it is done while one stands.
+    with pytest.raises(HostLost):
+        sync.drop_moments(migration.job, migration.source)
+    assert migration.host.snapshots
+    migration.revive()
     sync.drop_moments(migration.job, migration.source)
     assert not migration.host.snapshots
 
