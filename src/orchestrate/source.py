@@ -1,7 +1,7 @@
 """The guest's volumes as a source of passes: on this machine, or pulled from the Xen host."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ from blocksync.errors import Differences, Usage
 from blocksync.extents import Extents
 from blocksync.passes import PassReport, PassRequest
 from blocksync.progress import Report
+from blocksync.remote import Part
 from blocksync.transports.choice import Kind, choose
 from blocksync.transports.interface import Transport
 from orchestrate.hosts import FarHost, Host, ThisHost
@@ -25,6 +26,42 @@ class Reach:
     host_key_fingerprint: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """What is to be proven: `size` bytes of a volume are equal to the target's from `offset` on; all of them,
+    or `only` some extents of the volume.
+    """
+
+    volume: Path
+    target: Path
+    offset: int
+    size: int
+    progress: Report
+    only: Extents | None = None
+
+    def part(self) -> Part:
+        """A dry pass that trusts no digest file, so that both ends read and hash all that it looks at."""
+        request = PassRequest(
+            source=self.volume,
+            target=self.target,
+            target_offset=self.offset,
+            size=self.size,
+            only=self.only,
+            hash=hashes.BLAKE3,
+            dry_run=True,
+        )
+        return Part(request, self.progress)
+
+    def judge(self, report: PassReport) -> str:
+        """What that pass has proven. Raises `Differences`."""
+        whole, size = self.only is None, report.size
+        if self.only is not None:
+            size = self.only.aligned(report.block_size, report.size).total
+        if report.bytes_changed or report.bytes_total != size:
+            raise _differ(self.volume, report.bytes_changed)
+        return f"{'all ' if whole else ''}{-(-size // report.block_size)} blocks equal on both sides"
+
+
 class Source(Protocol):
     """Where the volumes are, and how their bytes get here."""
 
@@ -32,23 +69,15 @@ class Source(Protocol):
     def host(self) -> Host:
         """The machine with the volumes."""
 
-    def copy(self, request: PassRequest, progress: Report) -> PassReport:
-        """One pass, as `blocksync.passes.run`."""
+    def copy_all(self, parts: Sequence[Part]) -> list[PassReport]:
+        """A pass for each part, into ranges of one target; at the same time where that is faster.
 
-    def prove(
-        self,
-        volume: Path,
-        target: Path,
-        offset: int,
-        size: int,
-        progress: Report,
-        *,
-        only: Extents | None = None,
-    ) -> str:
-        """Read both sides, completely or `only` some extents, compare them by a hash that nobody can forge or
-        byte by byte, and say what was proven.
+        As `blocksync.passes.run` otherwise.
+        """
 
-        Raises `Differences`.
+    def prove_all(self, proofs: Sequence[Proof]) -> list[str]:
+        """Read both sides, compare them by a hash that nobody can forge or byte by byte, and say what was
+        proven of each. Raises `Differences`.
         """
 
 
@@ -58,26 +87,26 @@ class Here:
 
     host: Host = field(default_factory=ThisHost)
 
-    def copy(self, request: PassRequest, progress: Report) -> PassReport:
-        """As `Source.copy`."""
-        return passes.run(request, progress=progress)
+    def copy_all(self, parts: Sequence[Part]) -> list[PassReport]:
+        """As `Source.copy_all`, one after the other: each pass keeps every core and the disks at work."""
+        return [passes.run(part.request, progress=part.progress) for part in parts]
 
-    def prove(
-        self,
-        volume: Path,
-        target: Path,
-        offset: int,
-        size: int,
-        progress: Report,
-        *,
-        only: Extents | None = None,
-    ) -> str:
-        """As `Source.prove`."""
-        if only is not None:
-            return _dry(self, _proving(volume, target, offset, size, only), progress)
-        found = verify.compare(volume, target, target_offset=offset, size=size, progress=progress)
+    def prove_all(self, proofs: Sequence[Proof]) -> list[str]:
+        """As `Source.prove_all`."""
+        return [self._prove(proof) for proof in proofs]
+
+    def _prove(self, proof: Proof) -> str:
+        if proof.only is not None:
+            return proof.judge(*self.copy_all([proof.part()]))
+        found = verify.compare(
+            proof.volume,
+            proof.target,
+            target_offset=proof.offset,
+            size=proof.size,
+            progress=proof.progress,
+        )
         if not found.equal:
-            raise _differ(volume, found.differing.total)
+            raise _differ(proof.volume, found.differing.total)
         return f"BLAKE3 {found.source_root}"
 
 
@@ -92,46 +121,14 @@ class Far:
         """As `Source.host`."""
         return FarHost(self.transport)
 
-    def copy(self, request: PassRequest, progress: Report) -> PassReport:
-        """As `Source.copy`."""
-        return remote.run(request, far="source", transport=self.transport, progress=progress)
+    def copy_all(self, parts: Sequence[Part]) -> list[PassReport]:
+        """As `Source.copy_all`."""
+        return remote.run_several(parts, transport=self.transport)
 
-    def prove(
-        self,
-        volume: Path,
-        target: Path,
-        offset: int,
-        size: int,
-        progress: Report,
-        *,
-        only: Extents | None = None,
-    ) -> str:
-        """As `Source.prove`."""
-        return _dry(self, _proving(volume, target, offset, size, only), progress)
-
-
-def _proving(volume: Path, target: Path, offset: int, size: int, only: Extents | None) -> PassRequest:
-    """A dry pass that trusts no digest file, so that both ends read and hash all that it looks at."""
-    return PassRequest(
-        source=volume,
-        target=target,
-        target_offset=offset,
-        size=size,
-        only=only,
-        hash=hashes.BLAKE3,
-        dry_run=True,
-    )
-
-
-def _dry(source: Source, request: PassRequest, progress: Report) -> str:
-    report = source.copy(request, progress)
-    size = (
-        report.size if request.only is None else request.only.aligned(request.block_size, report.size).total
-    )
-    if report.bytes_changed or report.bytes_total != size:
-        raise _differ(request.source, report.bytes_changed)
-    which = "all " if request.only is None else ""
-    return f"{which}{-(-size // request.block_size)} blocks equal on both sides"
+    def prove_all(self, proofs: Sequence[Proof]) -> list[str]:
+        """As `Source.prove_all`."""
+        reports = self.copy_all([proof.part() for proof in proofs])
+        return [proof.judge(report) for proof, report in zip(proofs, reports, strict=True)]
 
 
 def _differ(volume: Path, differing: int) -> Differences:

@@ -1,7 +1,7 @@
 """`xen2kvm sync`: one pass over all volumes, into their places on the target."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,12 +14,13 @@ from blocksync.errors import BlocksyncError, Failed
 from blocksync.extents import Extents
 from blocksync.passes import PassReport, PassRequest
 from blocksync.progress import Progress, Report
+from blocksync.remote import Part
 from orchestrate import moments as moments_of
 from orchestrate import torn
 from orchestrate.job import Job, PassRecord, Phase, State
 from orchestrate.moments import Moment, Moments, NoMomentError, Quiesce
 from orchestrate.plan.model import Volume
-from orchestrate.source import Source
+from orchestrate.source import Proof, Source
 from orchestrate.steps.drift import refuse_drift
 from orchestrate.steps.target_disk import bring_swap, bring_table
 
@@ -221,9 +222,7 @@ def prove_moment(job: Job, source: Source, tasks: Tasks) -> dict[str, str]:
         return {volume.device: f"moment {moment.number}, proven before" for volume in job.plan.copied}
     work = _Work(job, source, SyncRequest(), tasks)
     with _telling_overflow(Moments(source.host, job.plan), moment):
-        proofs = {
-            volume.device: _proof(work, volume, moment.path(volume.device)) for volume in job.plan.copied
-        }
+        proofs = _proofs(work, [(volume, moment.path(volume.device), None) for volume in job.plan.copied])
     job.remember(replace_state(state, proven=state.moment))
     return proofs
 
@@ -234,10 +233,10 @@ def prove_last(job: Job, source: Source, report: SyncReport, tasks: Tasks) -> di
     """
     proven = _believed(job).is_proven
     work = _Work(job, source, SyncRequest(), tasks)
-    return {
-        one.volume.device: _proof(work, one.volume, Path(one.volume.path), one.only if proven else None)
-        for one in report.passes
-    }
+    return _proofs(
+        work,
+        [(one.volume, Path(one.volume.path), one.only if proven else None) for one in report.passes],
+    )
 
 
 def drop_moments(job: Job, source: Source) -> None:
@@ -253,19 +252,29 @@ def drop_moments(job: Job, source: Source) -> None:
     moments.sweep(None)
 
 
-def _proof(work: _Work, volume: Volume, there: Path, only: Extents | None = None) -> str:
-    offset, target = volume.partition.offset, work.job.plan.target
-    return work.source.prove(
-        there, target, offset, volume.size, work.tasks(f"{volume.device} verify"), only=only
-    )
+def _proofs(work: _Work, volumes: Sequence[tuple[Volume, Path, Extents | None]]) -> dict[str, str]:
+    """What was proven by the guest's device, given each volume, where it is read and what of it."""
+    proofs = [
+        Proof(
+            volume=there,
+            target=work.job.plan.target,
+            offset=volume.partition.offset,
+            size=volume.size,
+            progress=work.tasks(f"{volume.device} verify"),
+            only=only,
+        )
+        for volume, there, only in volumes
+    ]
+    devices = [volume.device for volume, _, _ in volumes]
+    return dict(zip(devices, work.source.prove_all(proofs), strict=True))
 
 
 def _carry_proof(work: _Work, report: SyncReport, reading: _Reading, state: State) -> bool:
     """Read back what this pass looked at, if the moment before was proven: then this one is, too."""
     if reading.moment is None or not state.is_proven or any(one.only is None for one in report.passes):
         return False
-    for one in report.passes:
-        _proof(work, one.volume, reading.moment.path(one.volume.device), one.only)
+    moment = reading.moment
+    _proofs(work, [(one.volume, moment.path(one.volume.device), one.only) for one in report.passes])
     return True
 
 
@@ -343,13 +352,35 @@ def _copy(work: _Work, reading: _Reading) -> SyncReport:
         for volume in plan.recreated
         if bring_swap(plan, volume, dry_run=request.dry_run, overrides=request.overrides)
     )
-    done = tuple(_pass(work, volume, reading) for volume in plan.copied)
-    return SyncReport(done, table_written, made)
+    return SyncReport(_passes(work, reading), table_written, made)
 
 
-def _pass(work: _Work, volume: Volume, reading: _Reading) -> VolumePass:
+def _passes(work: _Work, reading: _Reading) -> tuple[VolumePass, ...]:
+    volumes = work.job.plan.copied
+    wanted = [_wanted(work, volume, reading) for volume in volumes]
+    reports = work.source.copy_all(_parts(work, volumes, wanted))
+    # A digest file that is not believed after all: more than the candidates may differ.
+    doubted = [n for n, report in enumerate(reports) if wanted[n].only is not None and report.notes]
+    for number in doubted:
+        wanted[number] = replace(wanted[number], only=None)
+    again = _parts(work, [volumes[n] for n in doubted], [wanted[n] for n in doubted])
+    for number, report in zip(doubted, work.source.copy_all(again), strict=True):
+        reports[number] = report
+    return tuple(
+        VolumePass(volume, report, request.only)
+        for volume, report, request in zip(volumes, reports, wanted, strict=True)
+    )
+
+
+def _parts(work: _Work, volumes: Sequence[Volume], requests: Sequence[PassRequest]) -> list[Part]:
+    return [
+        Part(request, work.tasks(volume.device)) for volume, request in zip(volumes, requests, strict=True)
+    ]
+
+
+def _wanted(work: _Work, volume: Volume, reading: _Reading) -> PassRequest:
     job, request = work.job, work.request
-    wanted = PassRequest(
+    return PassRequest(
         source=reading.source(volume),
         origin=None if reading.moment is None else Path(volume.path),
         target=job.plan.target,
@@ -361,9 +392,3 @@ def _pass(work: _Work, volume: Volume, reading: _Reading) -> VolumePass:
         bytes_per_second=request.bytes_per_second,
         overrides=request.overrides,
     )
-    report = work.source.copy(wanted, work.tasks(volume.device))
-    if wanted.only is not None and report.notes:
-        # A digest file that is not believed after all: more than the candidates may differ.
-        wanted = replace(wanted, only=None)
-        report = work.source.copy(wanted, work.tasks(volume.device))
-    return VolumePass(volume, report, wanted.only)

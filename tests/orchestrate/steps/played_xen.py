@@ -13,6 +13,7 @@ from blocksync.errors import Failed
 from blocksync.extents import Extents
 from blocksync.passes import PassReport, PassRequest
 from blocksync.progress import Report
+from blocksync.remote import Part
 from orchestrate.hosts import Done, HostLost
 from orchestrate.source import Here
 
@@ -196,6 +197,9 @@ class PlayedSource:
         self.asked: list[PassRequest] = []
         self._guest_writes = guest_writes
 
+    def copy_all(self, parts) -> list[PassReport]:
+        return [self.copy(part.request, part.progress) for part in parts]
+
     def copy(self, request: PassRequest, progress: Report) -> PassReport:
         """A pass is three steps: nothing, a part of it, and all of it."""
         self.asked.append(request)
@@ -206,13 +210,16 @@ class PlayedSource:
         origin = None if request.origin is None else self.host.file(request.origin)
         there = replace(request, source=self.host.file(request.source), origin=origin)
         half = Extents.of([(0, 3 * CHUNK)]) if there.only is None else Extents(there.only.rows[:1])
-        self.host.step(lambda: Here().copy(replace(there, only=half), progress))
-        report = self.host.step(lambda: Here().copy(there, progress))
+        self.host.step(lambda: Here().copy_all([Part(replace(there, only=half), progress)]))
+        (report,) = self.host.step(lambda: Here().copy_all([Part(there, progress)]))
         self._guest_writes()
         return report
 
-    def prove(self, volume, target, offset, size, progress, *, only=None) -> str:
+    def prove_all(self, proofs) -> list[str]:
+        return [self._prove(proof) for proof in proofs]
+
+    def _prove(self, proof) -> str:
         self._guest_writes()
-        return self.host.step(
-            lambda: Here().prove(self.host.file(volume), target, offset, size, progress, only=only)
-        )
+        there = replace(proof, volume=self.host.file(proof.volume))
+        (proven,) = self.host.step(lambda: Here().prove_all([there]))
+        return proven
