@@ -258,8 +258,12 @@ def _is_between_hosts(values: Values) -> bool:
 def _reach(values: Values) -> "Reach":
     from blocksync.remote.between import Reach  # noqa: PLC0415
 
-    fingerprint = values["host_key_fingerprint"]
-    return Reach(str(values["transport"]), None if fingerprint is None else str(fingerprint))
+    fingerprint, config = values["host_key_fingerprint"], values["ssh_config"]
+    return Reach(
+        str(values["transport"]),
+        None if fingerprint is None else str(fingerprint),
+        None if config is None else Path(str(config)),
+    )
 
 
 def _path(values: Values, name: str) -> Path:

@@ -99,6 +99,12 @@ FINGERPRINT = Option(
     metavar="SHA256:...",
     help="The other host's key, to be trusted instead of known_hosts.",
 )
+SSH_CONFIG = Option(
+    name="ssh_config",
+    metavar="FILE",
+    help="An ssh_config(5) to read instead of your own; the variable XEN2KVM_SSH_CONFIG does the same.",
+)
+REACH = (TRANSPORT, FINGERPRINT, SSH_CONFIG)
 WHERE = "Either end may be on another host, as ssh://[user@]host[:port]/path."
 
 SYNC = Command(
@@ -144,8 +150,7 @@ SYNC = Command(
         DIRECT,
         CACHE,
         OVERRIDE,
-        TRANSPORT,
-        FINGERPRINT,
+        *REACH,
         JSON,
         LOG_JSON,
         NO_COLOR,
@@ -160,7 +165,7 @@ VERIFY = Command(
         Argument("source", "Device or image file that is the original."),
         Argument("target", "Device or image file that must hold the same."),
     ),
-    (TARGET_OFFSET, SIZE, DIRECT, CACHE, TRANSPORT, FINGERPRINT, JSON, LOG_JSON, NO_COLOR),
+    (TARGET_OFFSET, SIZE, DIRECT, CACHE, *REACH, JSON, LOG_JSON, NO_COLOR),
 )
 
 TUNE = Command(

@@ -20,10 +20,26 @@ from orchestrate.hosts import FarHost, Host, ThisHost
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
-    """How a far Xen host is reached: auto, openssh, paramiko or tls; the fingerprint of its host key."""
+    """How another host is reached: auto, openssh, paramiko or tls; the fingerprint of its host key; the
+    ssh_config(5) that is read instead of the user's own.
+    """
 
     transport: Kind = "auto"
     host_key_fingerprint: str | None = None
+    ssh_config: Path | None = None
+
+    def connection(self, to: str) -> Transport:
+        """A transport to [user@]host[:port]; nothing is connected yet. Raises `Usage`."""
+        host = locations.parse(f"ssh://{to}/-").host
+        if host is None:
+            raise Usage(to, "is no host", "give [user@]host[:port]")
+        return choose(
+            host,
+            kind=self.transport,
+            fingerprint=self.host_key_fingerprint,
+            config=self.ssh_config,
+            notice=_say,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,10 +161,7 @@ def opened(xen_host: str | None, reach: Reach) -> Iterator[Source]:
     if xen_host is None:
         yield Here()
         return
-    host = locations.parse(f"ssh://{xen_host}/-").host
-    if host is None:
-        raise Usage(xen_host, "is no host", "give [user@]host[:port]")
-    transport = choose(host, kind=reach.transport, fingerprint=reach.host_key_fingerprint, notice=_say)
+    transport = reach.connection(xen_host)
     try:
         yield Far(transport)
     finally:

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from blocksync import locations
@@ -26,10 +27,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How the other host is reached: a transport's name, and its host key's fingerprint if that is pinned."""
+    """How the other host is reached: a transport's name, its host key's fingerprint if that is pinned, the
+    ssh_config(5) that is read instead of the user's own.
+    """
 
     transport: str = "auto"
     fingerprint: str | None = None
+    config: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +93,7 @@ def _the_other_host(source: Location, target: Location) -> Host:
 @contextmanager
 def _reached(host: Host, reach: Reach) -> Iterator[Transport]:
     kind = cast(Kind, reach.transport)
-    chosen = choose(host, kind=kind, fingerprint=reach.fingerprint, notice=_say)
+    chosen = choose(host, kind=kind, fingerprint=reach.fingerprint, config=reach.config, notice=_say)
     transport = Early(chosen, bootstrap.argv())
     try:
         yield transport

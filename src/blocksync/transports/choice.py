@@ -38,7 +38,9 @@ def choose(
     """
     if kind not in get_args(Kind):
         raise Usage(f"transport {kind}", "no such transport", f"one of {', '.join(get_args(Kind))}")
-    config = config or _configured()
+    config = _named() if config is None else config
+    if config is not None and not config.is_file():
+        raise Usage(config, "is no file", f"correct --ssh-config, or the variable {SSH_CONFIG}")
     trusted = None if fingerprint is None else checked_fingerprint(fingerprint)
     control: Control
     if kind == "paramiko" or (kind != "openssh" and shutil.which("ssh") is None):
@@ -56,12 +58,7 @@ def choose(
     return control
 
 
-def _configured() -> Path | None:
+def _named() -> Path | None:
     """The file that the environment names."""
     named = os.environ.get(SSH_CONFIG)
-    if not named:
-        return None
-    path = Path(named)
-    if not path.is_file():
-        raise Usage(f"{SSH_CONFIG}={named}", "no such file", "correct or unset the variable")
-    return path
+    return Path(named) if named else None

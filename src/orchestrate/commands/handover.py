@@ -15,15 +15,14 @@ from orchestrate import job, show, source
 from orchestrate.commands.options import (
     Accel,
     Again,
-    Fingerprint,
     JobDir,
     Json,
     LogJson,
     NoColor,
     Override,
     PlanFile,
-    Transport,
     color,
+    reaching,
     stopwatch,
 )
 from orchestrate.plan import file as plan_file
@@ -49,6 +48,7 @@ def _asking() -> Asking:
     return Operator() if sys.stdin.isatty() else Nobody()
 
 
+@reaching
 def cutover(
     plan: PlanFile,
     *,
@@ -66,8 +66,7 @@ def cutover(
     ] = 300.0,
     accel: Accel = "auto",
     override: Override = None,
-    transport: Transport = "auto",
-    host_key_fingerprint: Fingerprint = None,
+    reach: Reach,
     json: Json = False,
     log_json: LogJson = False,
     no_color: NoColor = False,
@@ -88,7 +87,6 @@ def cutover(
         shutdown_timeout=shutdown_timeout,
         boot_timeout=boot_timeout,
     )
-    reach = Reach(transport=transport, host_key_fingerprint=host_key_fingerprint)
     with (
         job.opened(plan_file.load(plan), job_dir) as opened,
         source.opened(opened.plan.xen_host, reach) as volumes,
@@ -103,6 +101,7 @@ def cutover(
     report.require_serving(opened.plan.guest.name)
 
 
+@reaching
 def rollback(
     plan: PlanFile,
     *,
@@ -115,8 +114,7 @@ def rollback(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Discard without a question.")] = False,
     shutdown_timeout: ShutdownTimeout = 120.0,
-    transport: Transport = "auto",
-    host_key_fingerprint: Fingerprint = None,
+    reach: Reach,
     json: Json = False,
     log_json: LogJson = False,
     no_color: NoColor = False,
@@ -132,7 +130,6 @@ def rollback(
     if discard and not yes:
         _confirm_discard(plan)
     request = step.RollbackRequest(discard=discard, send_back=send_back, shutdown_timeout=shutdown_timeout)
-    reach = Reach(transport=transport, host_key_fingerprint=host_key_fingerprint)
     with (
         job.opened(plan_file.load(plan), job_dir) as opened,
         source.opened(opened.plan.xen_host, reach) as volumes,
@@ -167,6 +164,7 @@ def _confirm_discard(plan: Path) -> None:
     typer.confirm(f"Give up all that the guest of {plan} wrote on KVM?", abort=True, err=True)
 
 
+@reaching
 def finish(
     plan: PlanFile,
     *,
@@ -174,13 +172,11 @@ def finish(
     mark: Annotated[
         bool, typer.Option("--mark", help="Print the commands that remove the source volumes.")
     ] = False,
-    transport: Transport = "auto",
-    host_key_fingerprint: Fingerprint = None,
+    reach: Reach,
 ) -> None:
     """End a migration: drop its snapshots. The source volumes stay, the job's folder keeps its reports."""
     from orchestrate.steps import finish as step  # noqa: PLC0415
 
-    reach = Reach(transport=transport, host_key_fingerprint=host_key_fingerprint)
     with (
         job.opened(plan_file.load(plan), job_dir) as opened,
         source.opened(opened.plan.xen_host, reach) as volumes,

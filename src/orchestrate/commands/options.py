@@ -1,7 +1,9 @@
 """The options that commands share, and what they mean."""
 
+import inspect
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +12,7 @@ import typer
 from blocksync.errors import Usage
 from blocksync.transports.choice import Kind
 from orchestrate import show
+from orchestrate.source import Reach
 from orchestrate.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
@@ -29,12 +32,20 @@ Override = Annotated[
 ]
 Accel = Annotated[str, typer.Option("--accel", help="auto, kvm or tcg; XEN2KVM_ACCEL wins over it.")]
 Transport = Annotated[
-    Kind, typer.Option("--transport", help="How a far Xen host is reached: auto, openssh, paramiko or tls.")
+    Kind, typer.Option("--transport", help="How the other host is reached: auto, openssh, paramiko or tls.")
 ]
 Fingerprint = Annotated[
     str | None,
     typer.Option(
-        "--host-key-fingerprint", help="SHA256:... of the far host's key, where known_hosts lacks it."
+        "--host-key-fingerprint", help="SHA256:... of the other host's key, where known_hosts lacks it."
+    ),
+]
+SshConfig = Annotated[
+    Path | None,
+    typer.Option(
+        "--ssh-config",
+        help="An ssh_config(5) to read instead of your own; the variable XEN2KVM_SSH_CONFIG does the same.",
+        metavar="FILE",
     ),
 ]
 Again = Annotated[
@@ -59,6 +70,29 @@ UnquiesceCommand = Annotated[
     str | None,
     typer.Option("--unquiesce", help="Run there afterwards, whatever happens.", metavar="COMMAND"),
 ]
+
+
+def reaching(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command, whose parameter `reach` is a Reach, the options that say how a host is reached."""
+
+    def reached(
+        *,
+        transport: Transport = "auto",
+        host_key_fingerprint: Fingerprint = None,
+        ssh_config: SshConfig = None,
+        **others: object,
+    ) -> None:
+        reach = Reach(transport=transport, host_key_fingerprint=host_key_fingerprint, ssh_config=ssh_config)
+        command(**others, reach=reach)
+
+    own = inspect.signature(command).parameters.values()
+    options = list(inspect.signature(reached).parameters.values())[:-1]
+    parameters = [one for each in own for one in (options if each.name == "reach" else [each])]
+    reached.__name__, reached.__doc__ = command.__name__, command.__doc__
+    # What typer reads.
+    reached.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    reached.__annotations__ = {each.name: each.annotation for each in parameters}
+    return reached
 
 
 def quiescing(seize: str | None, release: str | None) -> "Quiesce | None":

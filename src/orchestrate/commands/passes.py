@@ -11,7 +11,6 @@ from orchestrate import job, show, source
 from orchestrate.commands.options import (
     Again,
     Bandwidth,
-    Fingerprint,
     JobDir,
     Json,
     LogJson,
@@ -20,16 +19,17 @@ from orchestrate.commands.options import (
     Override,
     PlanFile,
     QuiesceCommand,
-    Transport,
     UnquiesceCommand,
     color,
     quiescing,
+    reaching,
     seconds,
 )
 from orchestrate.plan import file as plan_file
 from orchestrate.source import Reach
 
 
+@reaching
 def sync(
     plan: PlanFile,
     *,
@@ -43,8 +43,7 @@ def sync(
     quiesce: QuiesceCommand = None,
     unquiesce: UnquiesceCommand = None,
     override: Override = None,
-    transport: Transport = "auto",
-    host_key_fingerprint: Fingerprint = None,
+    reach: Reach,
     json: Json = False,
     log_json: LogJson = False,
     no_color: NoColor = False,
@@ -64,7 +63,6 @@ def sync(
         snapshots=not no_snapshots,
         quiesce=quiescing(quiesce, unquiesce),
     )
-    reach = Reach(transport=transport, host_key_fingerprint=host_key_fingerprint)
     with (
         job.opened(plan_file.load(plan), job_dir) as opened,
         source.opened(opened.plan.xen_host, reach) as volumes,
@@ -74,6 +72,7 @@ def sync(
     show.sync(report, dry_run=dry_run, as_json=json, color=color(no_color))
 
 
+@reaching
 def precopy(
     plan: PlanFile,
     *,
@@ -91,8 +90,7 @@ def precopy(
     quiesce: QuiesceCommand = None,
     unquiesce: UnquiesceCommand = None,
     override: Override = None,
-    transport: Transport = "auto",
-    host_key_fingerprint: Fingerprint = None,
+    reach: Reach,
     json: Json = False,
     log_json: LogJson = False,
     no_color: NoColor = False,
@@ -116,7 +114,6 @@ def precopy(
             quiesce=quiescing(quiesce, unquiesce),
         ),
     )
-    reach = Reach(transport=transport, host_key_fingerprint=host_key_fingerprint)
     with (
         job.opened(plan_file.load(plan), job_dir) as opened,
         source.opened(opened.plan.xen_host, reach) as volumes,

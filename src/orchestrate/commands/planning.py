@@ -10,16 +10,16 @@ import typer
 
 from blocksync import locations
 from blocksync.errors import Usage
-from blocksync.transports.choice import Kind, choose
-from blocksync.transports.interface import Transport as Connection
+from blocksync.transports.interface import Transport
 from orchestrate import show
-from orchestrate.commands.options import Fingerprint, Json, NoColor, Override, Transport, color
+from orchestrate.commands.options import Json, NoColor, Override, color, reaching
 from orchestrate.guest import prepare as preparation
 from orchestrate.layout.table import TableKind
 from orchestrate.plan import file as plan_file
 from orchestrate.source import Reach
 
 
+@reaching
 def plan(
     config: Annotated[
         str,
@@ -48,8 +48,7 @@ def plan(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing plan.")] = False,
     override: Override = None,
-    transport: Transport = "auto",
-    host_key_fingerprint: Fingerprint = None,
+    reach: Reach,
     json: Json = False,
     no_color: NoColor = False,
 ) -> None:
@@ -65,7 +64,7 @@ def plan(
         table=table,
         first_sector=first_sector,
         root=root,
-        reach=Reach(transport=transport, host_key_fingerprint=host_key_fingerprint),
+        reach=reach,
         overrides=frozenset(override or ()),
     )
     planned = step.run(request)
@@ -82,6 +81,7 @@ def _mapping(pair: str) -> tuple[str, Path]:
     return device, Path(path)
 
 
+@reaching
 def prepare(
     guest: Annotated[
         str | None,
@@ -106,8 +106,7 @@ def prepare(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Reboot without asking.")] = False,
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the reboot.")] = 300.0,
-    transport: Transport = "auto",
-    host_key_fingerprint: Fingerprint = None,
+    reach: Reach,
     json: Json = False,
 ) -> None:
     """Make a running guest ready for KVM days before: kernel, GRUB's package, virtio, UUIDs, serial console.
@@ -125,8 +124,8 @@ def prepare(
     if reboot and dry_run:
         raise Usage("--reboot", "makes no sense with --dry-run", "leave one of them out")
 
-    def connect() -> Connection:
-        return _connection(guest, transport, host_key_fingerprint)
+    def connect() -> Transport:
+        return reach.connection(guest)
 
     connection = connect()
     try:
@@ -149,13 +148,6 @@ def prepare(
         typer.echo(
             f"rebooted: {rebooted.seconds:.0f} s, kernel {rebooted.kernel}, every mount and swap is back"
         )
-
-
-def _connection(guest: str, kind: Kind, fingerprint: str | None) -> Connection:
-    host = locations.parse(f"ssh://{guest}/-").host
-    if host is None:
-        raise Usage(guest, "is no host", "give [user@]host[:port]")
-    return choose(host, kind=kind, fingerprint=fingerprint, notice=lambda text: typer.echo(text, err=True))
 
 
 def _tell(line: preparation.Line, *, quiet: bool) -> None:

@@ -58,9 +58,22 @@ def test_another_ssh_config_is_read_when_the_environment_names_it(
         transport.close()
 
 
+def test_an_ssh_config_that_is_named_wins_over_the_environment_s(server: Server, tmp_path, monkeypatch):
+    other = tmp_path / "other"
+    other.write_text("Host *\n  HostName host.invalid\n")
+    monkeypatch.setenv("XEN2KVM_SSH_CONFIG", str(other))
+    transport = choose(server.host, config=server.config, notice=print)
+    channel = transport.run(("echo", "reached"))
+    assert channel.stdout.read(8) == b"reached\n"
+    channel.close()
+    transport.close()
+
+
 def test_an_ssh_config_that_is_not_there_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(Usage, match="is no file"):
+        choose(HOST, config=tmp_path / "config", notice=print)
     monkeypatch.setenv("XEN2KVM_SSH_CONFIG", str(tmp_path / "config"))
-    with pytest.raises(Usage, match="no such file"):
+    with pytest.raises(Usage, match="is no file"):
         choose(HOST, notice=print)
 
 

@@ -6,7 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 from sshd import Server, make_keys, start, stop
+
+import blocksync.terminal
+import orchestrate.cli
 
 USAGE = 2
 
@@ -81,6 +85,28 @@ def test_a_far_volume_that_is_missing_is_named_with_its_host(small_guest):
     assert done.returncode == USAGE
     assert "xvda3.img" in done.stderr
     assert "xenhost" in done.stderr
+
+
+def test_the_ssh_config_of_the_command_line_leads_to_the_host(small_guest, tmp_path):
+    server = start(tmp_path / "sshd", make_keys(_folder(tmp_path / "keys")))
+    try:
+        reach = f"--ssh-config={server.config}"
+        planned = plan_there(small_guest, reach)
+        assert planned.returncode == 0, planned.stderr
+        assert small_guest.result("sync", reach)["bytes_written"] > 0
+    finally:
+        stop(server)
+
+
+@pytest.mark.parametrize("app", [blocksync.terminal.app, orchestrate.cli.app])
+def test_every_command_that_reaches_a_host_takes_all_that_says_how(app):
+    reach = {"transport", "host_key_fingerprint", "ssh_config"}
+    taken = [
+        {parameter.name for parameter in command.params} & reach
+        for command in typer.main.get_command(app).commands.values()
+    ]
+    assert reach in taken
+    assert all(options in (set(), reach) for options in taken)
 
 
 def test_an_unsafe_host_name_is_refused(small_guest):
