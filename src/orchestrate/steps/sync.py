@@ -1,8 +1,8 @@
 """`xen2kvm sync`: one pass over all volumes, into their places on the target."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,13 +10,13 @@ from msgspec.structs import replace as replace_state
 
 from blocksync import claims
 from blocksync.changes import Changes
-from blocksync.errors import BlocksyncError, Failed
+from blocksync.errors import BlocksyncError
 from blocksync.extents import Extents
 from blocksync.passes import PassReport, PassRequest
-from blocksync.progress import Progress, Report
+from blocksync.progress import Report
 from blocksync.remote import Part
 from orchestrate import moments as moments_of
-from orchestrate import torn
+from orchestrate import overflow, torn
 from orchestrate.job import Job, PassRecord, Phase, State
 from orchestrate.moments import Moment, Moments, NoMomentError, Quiesce
 from orchestrate.plan.model import Volume
@@ -26,8 +26,6 @@ from orchestrate.steps.target_disk import bring_swap, bring_table
 
 Tasks = Callable[[str], Report]
 """Gives each volume's pass something to report its progress to, by name."""
-
-_WATCH_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,9 +159,10 @@ def _from_moment(work: _Work, moments: Moments, state: State) -> SyncReport:
     began = time.monotonic()
     try:
         reading = _Reading(moment, {} if earlier is None else moments.candidates(earlier, moment))
-        with _telling_overflow(moments, moment):
-            report = _copy(replace(work, tasks=_watched(work.tasks, moments, moment)), reading)
-            carried = _carry_proof(work, report, reading, state)
+        with overflow.watched(moments, moment) as watch:
+            watched = replace(work, tasks=watch.over(work.tasks))
+            report = _copy(watched, reading)
+            carried = _carry_proof(watched, report, reading, state)
     except BaseException:
         # What broke first is what the user has to know; what is left is removed when the next pass begins.
         with suppress(BlocksyncError):
@@ -220,8 +219,8 @@ def prove_moment(job: Job, source: Source, tasks: Tasks) -> dict[str, str]:
         return {}
     if state.is_proven:
         return {volume.device: f"moment {moment.number}, proven before" for volume in job.plan.copied}
-    work = _Work(job, source, SyncRequest(), tasks)
-    with _telling_overflow(Moments(source.host, job.plan), moment):
+    with overflow.watched(Moments(source.host, job.plan), moment) as watch:
+        work = _Work(job, source, SyncRequest(), watch.over(tasks))
         proofs = _proofs(work, [(volume, moment.path(volume.device), None) for volume in job.plan.copied])
     job.remember(replace_state(state, proven=state.moment))
     return proofs
@@ -294,50 +293,6 @@ def _record(report: SyncReport, reading: _Reading, at: float, seconds: float) ->
 
 def _notes(record: PassRecord, report: SyncReport) -> tuple[str, ...]:
     return (*report.notes, *((f"everything was looked at: {record.why}",) if record.why else ()))
-
-
-@contextmanager
-def _telling_overflow(moments: Moments, moment: Moment) -> Iterator[None]:
-    """A read error of a snapshot that is full is no broken disk, and says so."""
-    try:
-        yield
-    except Failed as error:
-        lost = None
-        with suppress(BlocksyncError):
-            lost = moments.lost(moment)
-        if lost is None:
-            raise
-        raise _overflowed(lost) from error
-
-
-def _watched(tasks: Tasks, moments: Moments, moment: Moment) -> Tasks:
-    """The same tasks, which now and then look whether the snapshots still stand."""
-    due = time.monotonic() + _WATCH_SECONDS
-
-    def task(name: str) -> Report:
-        report = tasks(name)
-
-        def show(progress: Progress) -> None:
-            nonlocal due
-            report(progress)
-            if time.monotonic() < due:
-                return
-            lost = moments.lost(moment)
-            due = time.monotonic() + _WATCH_SECONDS
-            if lost is not None:
-                raise _overflowed(lost)
-
-        return show
-
-    return task
-
-
-def _overflowed(lost: str) -> Failed:
-    return Failed(
-        lost,
-        "the guest wrote more during the pass than its snapshot can hold",
-        "run the same command again in a quieter hour, or with --no-snapshots",
-    )
 
 
 def _copy(work: _Work, reading: _Reading) -> SyncReport:

@@ -1,5 +1,6 @@
 """Passes from moments: never too little, whenever whoever drives them is killed, and nothing left behind."""
 
+import threading
 from contextlib import suppress
 from dataclasses import replace as replace_pass
 from pathlib import Path
@@ -11,7 +12,8 @@ from played_xen import CHUNK, Killed
 
 from blocksync.errors import Differences, Failed, Interrupted, Refused
 from blocksync.extents import Extents
-from orchestrate import torn
+from blocksync.progress import Progress
+from orchestrate import overflow, torn
 from orchestrate.hosts import HostLost
 from orchestrate.job import Phase
 from orchestrate.moments import Quiesce, job_name
@@ -122,6 +124,33 @@ def test_a_snapshot_that_overflows_while_it_is_read_fails_the_pass_and_not_the_j
     migration.source._guest_writes = writes
     migration.sync()
     migration.assert_equals_its_moment()
+
+
+def test_a_snapshot_that_overflows_is_seen_while_a_pass_shows_no_progress(migration, monkeypatch):
+    migration.sync()
+    monkeypatch.setattr(overflow, "EVERY_SECONDS", 0.02)
+    seen = threading.Event()
+    look = overflow.Watch.look
+
+    def looking(watch: overflow.Watch) -> None:
+        look(watch)
+        seen.set()
+
+    def slow(request, progress):
+        for each in migration.host.snapshots.values():
+            each.lost = True
+        seen.clear()
+        # Nothing is told to the display until the watch has looked by itself.
+        assert seen.wait(10)
+        progress(
+            Progress(phase="copy", bytes_done=0, bytes_total=1, bytes_changed=0, bytes_written=0, seconds=0.0)
+        )
+        raise AssertionError("the pass went on")
+
+    monkeypatch.setattr(overflow.Watch, "look", looking)
+    migration.source.copy = slow
+    with pytest.raises(Failed, match="more during the pass than its snapshot can hold"):
+        migration.sync()
 
 
 @pytest.mark.parametrize("trouble", ["no room", "no lvm", "not wanted"])
