@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,32 @@ def test_a_proof_of_a_far_target_finds_each_block_that_differs(
     tail = SIZE // 65536 * 65536
     assert other.differing.pairs() == [(65536, 65536), (tail, SIZE - tail)]
     assert (other.equal, other.target_root != same.target_root) == (False, True)
+
+
+def test_zeros_become_holes(image: Image, portable: Local) -> None:
+    source, target = image("source", 4 * MIB), image("target", 6 * MIB)
+    overwrite(source, (MIB, bytes(2 * MIB)))
+    full = target.stat().st_blocks
+    report = remote.run(
+        PassRequest(source=source, target=target, target_offset=MIB), far="target", transport=portable
+    )
+    assert target.read_bytes()[MIB : 5 * MIB] == source.read_bytes()
+    assert (report.bytes_zeroed, report.bytes_written) == (2 * MIB, 2 * MIB)
+    assert target.stat().st_blocks == full - 2 * MIB // 512
+
+
+def test_zeros_are_written_where_python_cannot_punch_holes(
+    tmp_path: Path, image: Image, portable: Local
+) -> None:
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    (modules / "ctypes.py").write_text("raise MemoryError\n")
+    without = replace(portable, prefix=(*portable.prefix, f"PYTHONPATH={modules}"))
+    source, target = image("source", 4 * MIB), image("target", 4 * MIB)
+    overwrite(source, (MIB, bytes(2 * MIB)))
+    report = remote.run(PassRequest(source=source, target=target), far="target", transport=without)
+    assert target.read_bytes() == source.read_bytes()
+    assert (report.bytes_zeroed, report.bytes_written) == (0, 4 * MIB)
 
 
 def test_a_device_is_written_and_read_past_stale_pages(image: Image, loop: Attach, portable: Local) -> None:
