@@ -139,6 +139,20 @@ def test_a_proof_of_a_far_target_finds_each_block_that_differs(
     assert (other.equal, other.target_root != same.target_root) == (False, True)
 
 
+def test_what_shrinks_is_compressed_where_the_link_is_slow(
+    tmp_path: Path, image: Image, portable: Local
+) -> None:
+    source, target = tmp_path / "source", image("target", 16 * MIB)
+    source.write_bytes(
+        (b"%d lines of a log that say the same again\n" * 2**19 % tuple(range(2**19)))[: 16 * MIB]
+    )
+    request = PassRequest(source=source, target=target, bytes_per_second=3 * MIB)
+    report = remote.run(request, far="target", transport=portable)
+    assert target.read_bytes() == source.read_bytes()
+    # As it is, it would take longer than five.
+    assert report.seconds < 5
+
+
 def test_zeros_become_holes(image: Image, portable: Local) -> None:
     source, target = image("source", 4 * MIB), image("target", 6 * MIB)
     overwrite(source, (MIB, bytes(2 * MIB)))

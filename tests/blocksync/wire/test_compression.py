@@ -74,8 +74,14 @@ def test_what_does_not_shrink_is_sent_as_it_is(slow_link: Link) -> None:
 
 
 def test_what_the_other_end_cannot_unpack_is_not_sent(slow_link: Link) -> None:
-    assert packed_after(slow_link, Packer(slow_link, ("zlib",), 2), TEXT)[0] is Codec.NONE
-    assert packed_after(slow_link, Packer(slow_link, ("lz4",), 2), TEXT)[0] is Codec.LZ4
+    assert packed_after(slow_link, Packer(slow_link, ("lzma",), 2), TEXT)[0] is Codec.NONE
+    assert packed_after(slow_link, Packer(slow_link, ("lz4", "zlib"), 2), TEXT)[0] is Codec.LZ4
+
+
+def test_an_end_that_has_only_zlib_gets_that(slow_link: Link) -> None:
+    codec, packed = packed_after(slow_link, Packer(slow_link, ("zlib",), 2), TEXT)
+    assert codec is Codec.ZLIB
+    assert zlib.decompress(packed) == TEXT
 
 
 def test_nothing_is_compressed_for_a_link_that_is_faster(wire: Wire) -> None:
