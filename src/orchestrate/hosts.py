@@ -3,8 +3,13 @@
 Only what every old Xen host has is asked for: its tools, by argv, and their output.
 """
 
+import secrets
+import select
+import shlex
 import subprocess
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,15 +20,14 @@ from blocksync.transports.interface import Channel, Transport
 MISSING = 127
 """What a shell says of a command that is not there."""
 
-BROKEN = 255
-"""The status that a transport gives to a command whose link broke; of the commands that are run here none
-ends with it.
-"""
-
 _SECONDS = 60.0
 _MOST_BYTES = 64 * 1024 * 1024
 _CHUNK = 1 << 20
-_RESTORED = 'script=$(printf %b "$1"); shift; exec sh -c "$script" "$@"'
+# What the command prints goes straight on, and ends at a mark that nobody can know before; then come its
+# status, what it complained, and the mark again.
+_ASKED = """{ said=$({ %(command)s; } 2>&1 >&3 3>&- </dev/null); status=$?; } 3>&1
+printf '%%s%%s\\n%%s\\n%%s\\n' %(mark)s "$status" "$said" %(mark)s
+"""
 
 
 class HostLost(Failed):
@@ -75,57 +79,105 @@ class ThisHost:
         return "this machine"
 
 
-def in_one_line(argv: Sequence[str]) -> list[str]:
-    """`sh -c SCRIPT ...` without newlines in it, which a login shell on the way might not carry.
-
-    The far shell puts them back (printf(1p), %b).
-    """
-    if list(argv[:2]) != ["sh", "-c"] or "\n" not in "".join(argv[2:3]):
-        return list(argv)
-    script = argv[2].replace("\\", "\\\\").replace("\n", "\\n")
-    return ["sh", "-c", _RESTORED, "sh", script, *argv[3:]]
-
-
 class FarHost:
-    """A machine behind a transport."""
+    """A machine behind a transport. Shells there stay for the next command until `close`: a slow host needs
+    most of a second to start one. Several threads may use it.
+    """
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
+        self._idle: list[_Shell] = []
 
     def run(self, argv: Sequence[str]) -> Done:
         """As `Host.run`."""
-        channel = self._channel(argv)
+        shell = self._shell()
         try:
-            channel.stdin.close()
-            output = self._read(channel, argv)
-            done = Done(channel.wait(_SECONDS), output, channel.stderr_tail().strip())
-        except TimeoutError as error:
-            raise Failed(f"{self.describe()}: {argv[0]}", f"did not end within {_SECONDS:g} s") from error
-        finally:
-            channel.close()
-        if done.status == BROKEN:
-            said = f" ({last_words(done.complaint)})" if done.complaint else ""
-            raise HostLost(
-                self.describe(),
-                f"the link broke while {argv[0]} ran there{said}",
-                "see that the host is up and reached again, then run the same command again",
-            )
+            done = shell.run(argv)
+        except BaseException:
+            shell.close()
+            raise
+        self._idle.append(shell)
         return done
-
-    def _channel(self, argv: Sequence[str]) -> Channel:
-        try:
-            return self._transport.run(in_one_line(argv))
-        except Failed as error:
-            raise HostLost(error.thing, error.cause, error.way_out) from error
-
-    def _read(self, channel: Channel, argv: Sequence[str]) -> bytes:
-        output = bytearray()
-        while piece := channel.stdout.read(_CHUNK):
-            output += piece
-            if len(output) > _MOST_BYTES:
-                raise Failed(f"{self.describe()}: {argv[0]}", "printed more than 64 MiB")
-        return bytes(output)
 
     def describe(self) -> str:
         """As `Host.describe`."""
         return self._transport.describe()
+
+    def close(self) -> None:
+        """End the shells. May be called again."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def _shell(self) -> "_Shell":
+        while self._idle:
+            shell = self._idle.pop()
+            if shell.stands:
+                return shell
+            # The link was cut meanwhile; there may be a new one.
+            shell.close()
+        try:
+            return _Shell(self.describe(), self._transport.run(["sh"]))
+        except Failed as error:
+            raise HostLost(error.thing, error.cause, error.way_out) from error
+
+
+class _Shell:
+    """A shell on a far host, which runs one command after the other."""
+
+    def __init__(self, host: str, channel: Channel) -> None:
+        self._host = host
+        self._channel = channel
+
+    @property
+    def stands(self) -> bool:
+        """Whether it waits for a command."""
+        try:
+            self._channel.wait(0)
+        except TimeoutError:
+            return True
+        return False
+
+    def run(self, argv: Sequence[str]) -> Done:
+        """As `Host.run`; after an error the shell is of no use."""
+        mark = secrets.token_hex(16)
+        # A shell that has ended says so when it is read.
+        with suppress(BrokenPipeError):
+            self._send((_ASKED % {"command": shlex.join(argv), "mark": mark}).encode())
+        output, _, told = self._read_until(mark.encode(), argv[0]).partition(mark.encode())
+        status, _, complaint = told.decode(errors="replace").removesuffix(f"{mark}\n").partition("\n")
+        return Done(int(status), output, complaint.strip())
+
+    def close(self) -> None:
+        """End it."""
+        self._channel.close()
+
+    def _send(self, text: bytes) -> None:
+        rest = memoryview(text)
+        while rest:
+            rest = rest[self._channel.stdin.write(rest) or 0 :]
+
+    def _read_until(self, mark: bytes, tool: str) -> bytes:
+        """All that comes until the mark came twice."""
+        output, end, deadline = bytearray(), mark + b"\n", time.monotonic() + _SECONDS
+        waiting = select.poll()
+        waiting.register(self._channel.stdout.fileno(), select.POLLIN)
+        while not (output.endswith(end) and output.count(mark) > 1):
+            left = deadline - time.monotonic()
+            if left <= 0 or not waiting.poll(left * 1000):
+                raise Failed(f"{self._host}: {tool}", f"did not end within {_SECONDS:g} s")
+            piece = self._channel.stdout.read(_CHUNK)
+            if not piece:
+                raise self._lost(tool)
+            output += piece
+            if len(output) > _MOST_BYTES:
+                raise Failed(f"{self._host}: {tool}", "printed more than 64 MiB")
+        return bytes(output)
+
+    def _lost(self, tool: str) -> HostLost:
+        complaint = self._channel.stderr_tail().strip()
+        said = f" ({last_words(complaint)})" if complaint else ""
+        return HostLost(
+            self._host,
+            f"the link broke while {tool} ran there{said}",
+            "see that the host is up and reached again, then run the same command again",
+        )

@@ -131,11 +131,11 @@ class Far:
     """Volumes of the machine behind a transport."""
 
     transport: Transport
+    host: FarHost = field(init=False)
 
-    @property
-    def host(self) -> Host:
-        """As `Source.host`."""
-        return FarHost(self.transport)
+    def __post_init__(self) -> None:
+        """One host for all: its shells there stay."""
+        object.__setattr__(self, "host", FarHost(self.transport))
 
     def copy_all(self, parts: Sequence[Part]) -> list[PassReport]:
         """As `Source.copy_all`."""
@@ -162,9 +162,11 @@ def opened(xen_host: str | None, reach: Reach) -> Iterator[Source]:
         yield Here()
         return
     transport = reach.connection(xen_host)
+    far = Far(transport)
     try:
-        yield Far(transport)
+        yield far
     finally:
+        far.host.close()
         transport.close()
 
 

@@ -1,12 +1,47 @@
-"""Scripts reach a far host as they were written."""
+"""Commands reach a far host as they were written, and what became of them comes back."""
 
-import subprocess
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
-from blocksync.errors import Failed
 from blocksync.transports.child import ChildChannel
-from orchestrate.hosts import FarHost, HostLost, in_one_line
+from orchestrate.hosts import MISSING, Done, FarHost, HostLost
+
+
+class Shells:
+    """A transport to this machine, which keeps what it started."""
+
+    def __init__(self) -> None:
+        self.channels: list[ChildChannel] = []
+
+    def run(self, argv: Sequence[str]) -> ChildChannel:
+        self.channels.append(ChildChannel(argv))
+        return self.channels[-1]
+
+    def describe(self) -> str:
+        return "the far host"
+
+    def cut(self) -> None:
+        for channel in self.channels:
+            with suppress(ProcessLookupError):
+                os.killpg(channel._process.pid, signal.SIGKILL)
+            channel.wait(10)
+
+
+@pytest.fixture
+def shells() -> Shells:
+    return Shells()
+
+
+@pytest.fixture
+def host(shells: Shells) -> Iterator[FarHost]:
+    far = FarHost(shells)
+    yield far
+    far.close()
 
 
 @pytest.mark.parametrize(
@@ -17,43 +52,50 @@ from orchestrate.hosts import FarHost, HostLost, in_one_line
         'for word; do\n    printf "%s|" "$word"\ndone',
     ],
 )
-def test_a_script_of_several_lines_travels_in_one_and_does_the_same(script):
-    argv = ["sh", "-c", script, "sh", "a b", "it's", "\\n"]
-    sent = in_one_line(argv)
-    assert not any("\n" in word for word in sent)
-    assert output(sent) == output(argv) != b""
+def test_a_script_of_several_lines_does_what_it_says(host: FarHost, script: str) -> None:
+    words = ["a b", "it's", "\\n", "%s"]
+    expected = ChildChannel(["sh", "-c", script, "sh", *words])
+    expected.stdin.close()
+    assert host.run(["sh", "-c", script, "sh", *words]).output == expected.stdout.read() != b""
 
 
-def test_other_commands_stay_as_they_are():
-    assert in_one_line(["printf", "a\nb"]) == ["printf", "a\nb"]
-    assert in_one_line(["sh", "-c", "echo one"]) == ["sh", "-c", "echo one"]
+def test_output_complaint_and_status_are_told_apart(host: FarHost) -> None:
+    done = host.run(["sh", "-c", "printf 'out\\0\\377'; echo complaint >&2; exit 3"])
+    assert done == Done(3, b"out\0\xff", "complaint")
+    assert host.run(["no-such-command"]).status == MISSING
+    assert host.run(["cat"]) == Done(0, b"", "")
 
 
-class Broken:
-    """A transport whose commands end as those of a link that broke."""
-
-    def run(self, argv):
-        return ChildChannel(["sh", "-c", "echo part of the answer; echo Connection closed >&2; exit 255"])
-
-    def describe(self):
-        return "ssh xenhost"
+def test_much_output_comes_whole(host: FarHost) -> None:
+    assert host.run(["head", "-c", "5000000", "/dev/zero"]).output == bytes(5_000_000)
 
 
-class Away(Broken):
-    def run(self, argv):
-        raise Failed("ssh xenhost", "nothing listens there", "start sshd on the host")
+def test_one_shell_runs_one_command_after_the_other_and_threads_have_their_own(
+    host: FarHost, shells: Shells
+) -> None:
+    assert [host.run(["echo", str(number)]).output for number in range(3)] == [b"0\n", b"1\n", b"2\n"]
+    assert len(shells.channels) == 1
+    with ThreadPoolExecutor(3) as pool:
+        told = list(pool.map(lambda number: host.run(["sh", "-c", f"sleep 0.1; echo {number}"]), range(9)))
+    assert [done.output for done in told] == [b"%d\n" % number for number in range(9)]
+    assert len(shells.channels) <= 3
 
 
-def test_an_answer_of_a_link_that_broke_is_none():
-    with pytest.raises(HostLost, match="the link broke while lvs ran there"):
-        FarHost(Broken()).run(["lvs"])
+def test_a_command_that_goes_on_in_the_background_is_not_waited_for(host: FarHost) -> None:
+    assert host.run(["sh", "-c", "sleep 30 2>/dev/null & echo begun"]).output == b"begun\n"
 
 
-def test_a_host_that_is_not_reached_keeps_its_way_out():
-    with pytest.raises(HostLost) as caught:
-        FarHost(Away()).run(["lvs"])
-    assert (caught.value.cause, caught.value.way_out) == ("nothing listens there", "start sshd on the host")
+def test_a_link_that_broke_meanwhile_is_made_anew(host: FarHost, shells: Shells) -> None:
+    host.run(["true"])
+    shells.cut()
+    assert host.run(["echo", "there"]).output == b"there\n"
 
 
-def output(argv):
-    return subprocess.run(argv, capture_output=True, check=True).stdout
+def test_a_link_that_breaks_under_a_command_is_no_answer_of_it(host: FarHost, shells: Shells) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        told = pool.submit(host.run, ["sh", "-c", "echo half; sleep 30"])
+        while not shells.channels:
+            pass
+        shells.cut()
+        with pytest.raises(HostLost, match="the link broke while sh ran there"):
+            told.result(20)

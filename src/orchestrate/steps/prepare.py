@@ -115,12 +115,14 @@ def _compare(
 
 def _ask(connect: Callable[[], Transport], line: str) -> str:
     transport = connect()
+    host = FarHost(transport)
     try:
-        done = FarHost(transport).run(["sh", "-c", line])
+        done = host.run(["sh", "-c", line])
         if done.status:
             raise Failed(transport.describe(), done.complaint or f"status {done.status}")
         return done.output.decode(errors="replace").strip()
     finally:
+        host.close()
         transport.close()
 
 
