@@ -6,6 +6,8 @@ from dataclasses import dataclass
 # Names under which Linux has known a paravirtual disk, an emulated one, and virtio's.
 _DISK = re.compile(r"(?:/dev/)?(?P<bus>xvd|sd|hd|vd)(?P<letters>[a-z]{1,3})(?P<partition>[1-9][0-9]{0,2})?")
 
+_PARTUUID = re.compile(r"PARTUUID=|/dev/disk/by-partuuid/")
+
 
 @dataclass(frozen=True, slots=True)
 class GuestVolume:
@@ -43,6 +45,20 @@ class Facts:
     root_device: str = ""
     serial_console: str = "ttyS0"
     disk: str = "/dev/vda"
+
+    def meant(self, partuuid: str, use: str) -> GuestVolume | None:
+        """The volume that a PARTUUID means by its `use` ("root" or "swap"); None for any other name, or when
+        that does not tell.
+
+        No volume of a Xen guest has a PARTUUID, and its partition on the new disk has one of its own: what
+        is written somewhere is of a disk before. There is one root, and mostly one swap.
+        """
+        if not _PARTUUID.match(partuuid):
+            return None
+        if use == "root":
+            return self.volume(self.root_device) if self.root_device else None
+        swaps = [volume for volume in self.volumes if volume.filesystem == "swap"]
+        return swaps[0] if len(swaps) == 1 else None
 
     def volume(self, device: str) -> GuestVolume | None:
         """The volume that any spelling of its device names ("/dev/xvda2", "sda2"), None when none does.

@@ -25,6 +25,7 @@ from orchestrate.guest import (
     persistent_net,
     resume,
     securetty,
+    selinux_relabel,
     stale_caches,
     systemd_console,
     upstart,
@@ -67,6 +68,7 @@ _MODULES = (
     lvm_filter,
     stale_caches,
     cloud_init,
+    selinux_relabel,
 )
 
 ALL = tuple(Fixup(module.NAME, module.REASON, module.edits) for module in _MODULES)

@@ -67,7 +67,9 @@ def volume_named(device: str, facts: Facts) -> GuestVolume | None:
 
 
 def edits(guest: Reading, facts: Facts) -> tuple[Edit, ...]:
-    """Device names become UUID=; lines for what only the Xen guest had (a CD-ROM, xenfs) go."""
+    """Device names become UUID=, and PARTUUID= where it is known what it means; lines for what only the Xen
+    guest had (a CD-ROM, xenfs) go.
+    """
     before = guest.read(PATH)
     if before is None:
         return ()
@@ -79,11 +81,13 @@ def _line(line: str, facts: Facts) -> str | None:
     fields = _fields(line)
     if len(fields) < _FIRST_FIELDS:
         return line
-    device, _, filesystem = fields[:3]
+    device, mountpoint, filesystem = fields[:3]
     # Where Xen is not, mounting xenfs fails, and systemd stops at a prompt for maintenance.
     if filesystem == "xenfs":
         return None
     volume = facts.volume(device) if device.startswith("/dev/") else None
+    if volume is None and (mountpoint == "/" or filesystem == "swap"):
+        volume = facts.meant(device, "root" if mountpoint == "/" else "swap")
     if volume is not None:
         return line.replace(device, facts.lasting_name(volume), 1)
     if filesystem in _OPTICAL and _CDROM.fullmatch(device):

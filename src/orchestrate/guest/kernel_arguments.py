@@ -11,7 +11,8 @@ from orchestrate.guest.fstab import volume_named
 
 _BLANKS = re.compile(r"(\s+)")
 _ONLY_XEN = re.compile(r"console=(?:hvc|xvc)[0-9].*|xencons=.*|earlyprintk=xen.*|elevator=noop")
-_DEVICE = re.compile(r"(root|resume)=(/dev/.*)")
+_DEVICE = re.compile(r"(root|resume)=((?:/dev/|PARTUUID=).*)")
+_USE = {"root": "root", "resume": "swap"}
 _SPEED = "115200n8"
 
 
@@ -64,5 +65,7 @@ def _joined(arguments: str, words: Iterable[str]) -> str:
 
 def _device(word: str, facts: Facts) -> str:
     match = _DEVICE.fullmatch(word)
-    volume = volume_named(match[2], facts) if match else None
-    return f"{match[1]}={facts.lasting_name(volume)}" if match and volume else word
+    if match is None:
+        return word
+    volume = volume_named(match[2], facts) or facts.meant(match[2], _USE[match[1]])
+    return f"{match[1]}={facts.lasting_name(volume)}" if volume else word

@@ -15,8 +15,8 @@ REASON = "resume settings name the swap by UUID, because an initramfs waits for 
 
 _FILES = ("/etc/initramfs-tools/initramfs.conf", "/etc/uswsusp.conf", "/etc/suspend.conf", "/etc/dracut.conf")
 _FOLDERS = (("/etc/initramfs-tools/conf.d", ""), ("/etc/dracut.conf.d", ".conf"))
-_SHELL = re.compile(r"(\s*(?:export\s+)?RESUME=)([\"']?)(/dev/[^\s\"'#]+)(\2.*)")
-_WORD = re.compile(r"(\bresume=)(/dev/[^\s\"'#]+)")
+_SHELL = re.compile(r"(\s*(?:export\s+)?RESUME=)([\"']?)((?:/dev/|PARTUUID=)[^\s\"'#]+)(\2.*)")
+_WORD = re.compile(r"(\bresume=)((?:/dev/|PARTUUID=)[^\s\"'#]+)")
 _USWSUSP = re.compile(r"(\s*resume device\s*[=:]\s*)(/dev/\S+)(\s*)")
 
 
@@ -39,15 +39,19 @@ def _line(line: str, facts: Facts) -> str:
         return line
     shell = _SHELL.fullmatch(line)
     if shell:
-        return shell[1] + shell[2] + _lasting(shell[3], facts) + shell[4]
+        return shell[1] + shell[2] + _lasting(shell[3], facts) + _words(shell[4], facts)
     uswsusp = _USWSUSP.fullmatch(line)
     if uswsusp:
         # It opens the path itself and knows no UUID=.
         by_uuid = _lasting(uswsusp[2], facts).replace("UUID=", "/dev/disk/by-uuid/")
         return uswsusp[1] + by_uuid.replace("LABEL=", "/dev/disk/by-label/") + uswsusp[3]
-    return _WORD.sub(lambda match: match[1] + _lasting(match[2], facts), line)
+    return _words(line, facts)
+
+
+def _words(text: str, facts: Facts) -> str:
+    return _WORD.sub(lambda match: match[1] + _lasting(match[2], facts), text)
 
 
 def _lasting(device: str, facts: Facts) -> str:
-    volume = facts.volume(device)
+    volume = facts.volume(device) or facts.meant(device, "swap")
     return facts.lasting_name(volume) if volume else device

@@ -79,7 +79,8 @@ class MachineSpec:
     `disk` is a raw image, a block device (`disk_format` "raw") or a qcow2 file; QEMU's locks are on, so it
     cannot be open elsewhere. With `snapshot` the guest's writes go to a temporary file and are dropped.
     Each of `macs` is a card on a network that answers DHCP and leads nowhere; without any there is no
-    network. `cpu` is QEMU's model; None is "host" under KVM and "max" under TCG.
+    network. `cpu` is QEMU's model; None is "host" under KVM and "max" under TCG. A reboot ends the machine
+    unless it `may_reboot`.
     """
 
     disk: Path
@@ -92,6 +93,7 @@ class MachineSpec:
     nic_model: NicModel = "virtio"
     cpu: str | None = None
     snapshot: bool = False
+    may_reboot: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +220,7 @@ def qemu_command(spec: MachineSpec) -> list[str]:
         *("-smp", str(spec.vcpus)),
         "-nodefaults",
         "-no-user-config",
-        "-no-reboot",
+        *(() if spec.may_reboot else ("-no-reboot",)),
         *("-display", "none"),
         # Ctrl-C typed on the console is the guest's.
         *("-chardev", "stdio,id=console,signal=off"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from blocksync.errors import Refused
+from orchestrate.guest import selinux_relabel
 from orchestrate.job import Job
 from orchestrate.kvm import accel
 from orchestrate.kvm.machine import Machine, MachineSpec
@@ -48,6 +49,8 @@ def run(job: Job, request: RehearseRequest, watch: Stopwatch) -> Rehearsal:
             memory_mib=plan.guest.memory_mib,
             vcpus=plan.guest.vcpus,
             accelerator=accel.choose(request.accelerator),
+            # It boots again when everything is labelled.
+            may_reboot=any(choice.name == selinux_relabel.NAME for choice in plan.fixup),
         )
         with Machine(spec, console) as machine, watch.step("boot until the console says it is up"):
             seen = machine.wait_for(request.expect or plan.boot.expect, request.timeout)

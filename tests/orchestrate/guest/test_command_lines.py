@@ -18,6 +18,8 @@ DEFAULT = "/etc/default/grub"
         ("console=hvc0 ro  quiet xencons=tty", f"ro  quiet {CONSOLES}"),
         ("ro elevator=noop console=xvc0 single", f"ro single {CONSOLES}"),
         ("root=/dev/xvda2 ro", f"root=UUID={ROOT.uuid} ro {CONSOLES}"),
+        ("root=PARTUUID=0b0b0b0b-02 ro", f"root=UUID={ROOT.uuid} ro {CONSOLES}"),
+        ("resume=/dev/disk/by-partuuid/0b0b0b0b-01", f"resume=UUID={SWAP.uuid} {CONSOLES}"),
         ("resume=/dev/sda1", f"resume=UUID={SWAP.uuid} {CONSOLES}"),
         ("console=tty0 ro", "console=tty0 ro console=ttyS0,115200n8"),
         ("console=ttyS0 ro", "console=ttyS0 ro"),

@@ -43,6 +43,7 @@ def test_debconf_that_never_asked_is_left_alone():
     [
         (RESUME, "RESUME=/dev/xvda1\n", f"RESUME=UUID={SWAP.uuid}\n"),
         (RESUME, 'RESUME="/dev/hda1" # swap\n', f'RESUME="UUID={SWAP.uuid}" # swap\n'),
+        (RESUME, "RESUME=PARTUUID=0b0b0b0b-01\n", f"RESUME=UUID={SWAP.uuid}\n"),
         (RESUME, "RESUME=none\n", "RESUME=none\n"),
         (RESUME, "# RESUME=/dev/xvda1\n", "# RESUME=/dev/xvda1\n"),
         (

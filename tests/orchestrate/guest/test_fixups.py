@@ -45,6 +45,7 @@ PATHS = (
     "/etc/lvm/cache/.cache",
     "/etc/blkid.tab",
     "/etc/cloud/cloud.cfg.d/a.cfg",
+    "/etc/selinux/config",
 )
 
 # Lines and fragments that the rules look for, so that arbitrary files reach them.
@@ -52,6 +53,9 @@ FRAGMENTS = (
     b"/dev/xvda2 / ext3 defaults 0 1",
     b"/dev/xvda1 none swap sw 0 0",
     b"swap /dev/xvda1 /dev/urandom swap",
+    b"PARTUUID=0b0b-02 / ext4 defaults 0 1",
+    b"/dev/disk/by-partuuid/0b0b-01 none swap sw 0 0",
+    b"SELINUX=enforcing",
     b"/dev/hdc /cd iso9660 ro 0 0",
     b"1:2345:respawn:/sbin/getty 38400 hvc0",
     b"co:2345:respawn:/sbin/agetty xvc0 9600 vt100-nav",
@@ -70,6 +74,7 @@ FRAGMENTS = (
     b"Name: grub-pc/install_devices",
     b"Value: /dev/xvda",
     b"RESUME=/dev/xvda1",
+    b"RESUME=PARTUUID=0b0b-01",
     b"resume device = /dev/xvda1",
     b"alias eth0 xennet",
     b'filter = [ "a|xvd|" ]',

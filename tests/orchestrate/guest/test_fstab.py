@@ -36,6 +36,23 @@ def test_names_that_last_stay():
     assert fixed(kept) == kept
 
 
+def test_a_partition_s_uuid_names_the_root_and_the_one_swap_and_nothing_else():
+    before = (
+        "PARTUUID=0b0b0b0b-02 / ext4 defaults 0 1\n"
+        "/dev/disk/by-partuuid/0b0b0b0b-01 none swap sw 0 0\n"
+        "PARTUUID=0b0b0b0b-03 /srv xfs defaults 0 2\n"
+    )
+    assert fixed(before) == (
+        f"UUID={ROOT.uuid} / ext4 defaults 0 1\n"
+        f"UUID={SWAP.uuid} none swap sw 0 0\n"
+        "PARTUUID=0b0b0b0b-03 /srv xfs defaults 0 2\n"
+    )
+    two_swaps = Facts((ROOT, SWAP, GuestVolume("xvda4", 4, "swap", "0404")), root_device="xvda2")
+    line = "PARTUUID=0b0b0b0b-01 none swap sw 0 0\n"
+    assert fixed(line, two_swaps) == line
+    assert fixed(line.replace("none swap", "/ ext4"), Facts((ROOT,))) == line.replace("none swap", "/ ext4")
+
+
 def test_older_spellings_of_the_same_device_are_the_same_volume():
     assert fixed("/dev/sda2 / ext3 defaults 0 1\n") == f"UUID={ROOT.uuid} / ext3 defaults 0 1\n"
     assert fixed("/dev/hda1 none swap sw 0 0\n") == f"UUID={SWAP.uuid} none swap sw 0 0\n"

@@ -60,6 +60,15 @@ CASES = {
             "  address 2001:db8::7/64\n",
         },
     ),
+    "selinux-and-partition-uuids": Case(
+        XEN_TOOLS,
+        "/dev/xvda2",
+        {
+            "/etc/fstab": "PARTUUID=0b0b0b0b-02 / ext4 defaults 0 1\nPARTUUID=0b0b0b0b-01 none swap sw 0 0\n",
+            "/etc/selinux/config": "SELINUX=enforcing\n",
+            "/etc/default/grub": 'GRUB_CMDLINE_LINUX="resume=PARTUUID=0b0b0b0b-01"\n',
+        },
+    ),
     "dos-compatible": Case(XEN_TOOLS, "/dev/xvda2", {"/etc/fstab": FSTAB}, {"first_sector": 63}),
     "existing-target": Case(XEN_TOOLS, "/dev/xvda2", {"/etc/fstab": FSTAB}, {"disk_size": 20 * GIB}),
     "gpt": Case(XEN_TOOLS, "/dev/xvda2", {"/etc/fstab": FSTAB}, {"table": TableKind.GPT}),
