@@ -22,11 +22,14 @@ CORE = Extension(
     extra_link_args=["-pthread", *(SANITIZE[:1] if os.environ.get("BLOCKSYNC_SANITIZE") else [])],
 )
 
-RUNS = Extension(
-    "blocksync._runs",
-    ["src/blocksync/_runs.pyx"],
-    extra_compile_args=["-std=gnu11", *EXTRA],
-    extra_link_args=SANITIZE[:1] if os.environ.get("BLOCKSYNC_SANITIZE") else [],
-)
+WIRE = [
+    Extension(
+        f"blocksync.{name}",
+        [f"src/blocksync/{name}.pyx"],
+        extra_compile_args=["-std=gnu11", *EXTRA],
+        extra_link_args=SANITIZE[:1] if os.environ.get("BLOCKSYNC_SANITIZE") else [],
+    )
+    for name in ("_runs", "_flow")
+]
 
-setup(ext_modules=cythonize([CORE, RUNS], language_level=3))
+setup(ext_modules=cythonize([CORE, *WIRE], language_level=3))

@@ -6,12 +6,12 @@ seconds (ALIVE), so that silence means a dead link or a dead peer, and never a l
 
 import fcntl
 import os
-import select
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from blocksync._flow import drain, fill
 from blocksync.errors import Failed
 from blocksync.wire.frames import GREETING, HEADER, Codec, Header, Kind, Terms, check
 
@@ -19,6 +19,7 @@ from blocksync.wire.frames import GREETING, HEADER, Codec, Header, Kind, Terms, 
 PATIENCE = 25.0
 BEAT = 0.5
 _GLANCE = 0.1
+_GLANCE_MS = 100
 _PIPE = 2**20
 _SMALLEST_SLICE = 4096
 
@@ -66,8 +67,6 @@ class Link:
         self._sending = threading.Lock()
         self._closed = threading.Event()
         self._torn = False
-        self._poll_in = _poller(read_fd, select.POLLIN)
-        self._poll_out = _poller(write_fd, select.POLLOUT)
         for fd in {read_fd, write_fd}:
             os.set_blocking(fd, False)
             with suppress(OSError):
@@ -122,17 +121,17 @@ class Link:
         since = time.monotonic()
         while views:
             try:
-                count = os.readv(self._read_fd, views)
-            except BlockingIOError:
-                self._wait(self._poll_in, lambda: max(since, self._heard))
-                continue
+                count, ended = fill(self._read_fd, views, _GLANCE_MS)
             except OSError as error:
                 raise self._lost(error.strerror or str(error), heard_out=True) from error
-            if count == 0:
+            if count:
+                self._heard = time.monotonic()
+                self.received += count
+                views = _rest(views, count)
+            if ended:
                 raise self._lost("the connection ended", heard_out=True)
-            self._heard = time.monotonic()
-            self.received += count
-            views = _rest(views, count)
+            if not count:
+                self._be_patient(max(since, self._heard))
 
     def beat(self, moment: Callable[[], tuple[int, int]]) -> None:
         """Say ALIVE, with the two counts of `moment()`, every half second while nothing else is sent; until
@@ -160,12 +159,12 @@ class Link:
         while views:
             piece = self._allowed(views)
             try:
-                count = os.writev(self._write_fd, piece)
-            except BlockingIOError:
-                self._wait(self._poll_out, lambda: max(since, self._said, self._heard))
-                continue
+                count = drain(self._write_fd, piece, _GLANCE_MS)
             except OSError as error:
                 raise self._lost(error.strerror or str(error)) from error
+            if not count:
+                self._be_patient(max(since, self._said, self._heard))
+                continue
             self._said = time.monotonic()
             self.sent += count
             views = _rest(views, count)
@@ -182,22 +181,16 @@ class Link:
         self._due = max(self._due, time.monotonic()) + length / self._rate
         return _first(views, length)
 
-    def _wait(self, poll: select.poll, last_sign: Callable[[], float]) -> None:
-        while not poll.poll(_GLANCE * 1000):
-            if self._closed.is_set():
-                raise self._lost("the connection was closed here")
-            silent = time.monotonic() - last_sign()
-            if silent > self.patience:
-                raise self._lost(f"nothing moved for {silent:.0f} seconds", heard_out=True)
+    def _be_patient(self, last_sign: float) -> None:
+        """Nothing moved since `last_sign`: raises Lost when that is too long ago, or the link was closed."""
+        if self._closed.is_set():
+            raise self._lost("the connection was closed here")
+        silent = time.monotonic() - last_sign
+        if silent > self.patience:
+            raise self._lost(f"nothing moved for {silent:.0f} seconds", heard_out=True)
 
     def _lost(self, cause: str, *, heard_out: bool = False) -> Lost:
         return Lost(self.peer, cause, heard_out=heard_out)
-
-
-def _poller(fd: int, event: int) -> select.poll:
-    poll = select.poll()
-    poll.register(fd, event)
-    return poll
 
 
 def _rest(views: list[memoryview], count: int) -> list[memoryview]:
