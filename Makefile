@@ -14,7 +14,7 @@ PROOFS := tests/blocksync/proofs tests/blocksync/changes tests/blocksync/test_ma
 	tests/benchmarks
 HOSTS := tests/blocksync/transports tests/blocksync/wire tests/blocksync/remote tests/orchestrate/steps
 
-.PHONY: help install install-test demo test test-fast test-hosts test-proofs test-boot test-long test-asan lint lab test-lab bench bench-remote bench-live bench-kernels man clean
+.PHONY: help install install-test demo test test-fast test-hosts test-proofs test-boot test-long test-asan lint lab test-lab bench bench-remote bench-live bench-kernels bytecode man clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -82,13 +82,17 @@ lab: install-test ## Build a real Xen host under emulation, with LVM and a guest
 test-lab: lab ## The tests on the real Xen host
 	$(BIN)/pytest --timeout 3000 tests/lab
 
-bench: .venv/installed ## Measure passes beside every peer on PATH, into docs/benchmarks (BENCH="--size 512MiB --rounds 1")
+# What pip does for a package that it installs; a start would else compile what was edited.
+bytecode:
+	$(BIN)/python -m compileall -q src
+
+bench: .venv/installed bytecode ## Measure passes beside every peer on PATH, into docs/benchmarks (BENCH="--size 512MiB --rounds 1")
 	$(BIN)/python -m benchmarks.passes $(BENCH)
 
-bench-remote: install-test ## Measure passes between two hosts beside their peers, into docs/benchmarks (BENCH as above)
+bench-remote: install-test bytecode ## Measure passes between two hosts beside their peers, into docs/benchmarks (BENCH as above)
 	$(BIN)/python -m benchmarks.remote $(BENCH)
 
-bench-live: .venv/installed ## Measure the last pass of a live migration by disk size, into docs/benchmarks
+bench-live: .venv/installed bytecode ## Measure the last pass of a live migration by disk size, into docs/benchmarks
 	$(BIN)/python -m benchmarks.live $(BENCH)
 
 bench-kernels: .venv/installed ## Measure hashing, comparing and coalescing by block size

@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("xen2kvm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("xen2kvm")
 
 SYSTEM_URI = "qemu:///system"
 _DAEMONS = ("virtlogd", "libvirtd")
