@@ -21,9 +21,9 @@ from blocksync.remote.watching import Watch
 from blocksync.targets import Range
 from blocksync.transports.interface import Transport
 from blocksync.verify import Comparison
-from blocksync.wire.conversation import expect, say
+from blocksync.wire.conversation import say
 from blocksync.wire.link import PATIENCE
-from blocksync.wire.messages import Ready, Role
+from blocksync.wire.messages import Role
 from blocksync.wire.source import Sending, SourceEnd
 from blocksync.wire.target import Receiving, TargetEnd
 
@@ -86,7 +86,7 @@ def _with_far_source(request: PassRequest, far: FarEnd, watch: Watch, device: de
         # Before the target is closed, no thread may still read it.
         stack.callback(far.close)
         say(far.link, scope.start())
-        expect(far.link, Ready)
+        far.ready()
         receiving = Receiving(
             opened=opened,
             base=span.offset,
@@ -117,7 +117,7 @@ def _with_far_target(request: PassRequest, far: FarEnd, watch: Watch, device: de
         # Before the source is closed, no thread may still read it.
         stack.callback(far.close)
         say(far.link, scope.start(wanted=(0, scope.size)))
-        expect(far.link, Ready)
+        far.ready()
         sending = Sending(
             opened=opened,
             terms=scope.terms,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -14,7 +15,7 @@ from blocksync.wire.conversation import await_hello, boot, expect, say
 from blocksync.wire.crew import Crew
 from blocksync.wire.frames import GREETING, LOADER_GREETING, NO_TERMS, Kind, Violation
 from blocksync.wire.link import PATIENCE, Link, Lost
-from blocksync.wire.messages import PROTOCOL, Done, FarDevice, Hello, Job, Problem, Role, printable
+from blocksync.wire.messages import PROTOCOL, Done, FarDevice, Hello, Job, Problem, Ready, Role, printable
 
 # What may stand in for a hash that the far end does not have, the fastest first. For BLAKE3, which is asked
 # for when a guest is not trusted, only what nobody can make collide.
@@ -57,6 +58,15 @@ class FarEnd:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def stands(self) -> bool:
+        """Whether the agent still waits there, as far as is known here."""
+        try:
+            self._channel.wait(0)
+        except TimeoutError:
+            return True
+        return False
 
     def close(self) -> None:
         """End every thread and the channel. May be called again."""
@@ -108,7 +118,14 @@ class FarEnd:
         except UnicodeEncodeError:
             raise Usage(printable(path), "is no UTF-8", "give the far device a plain name") from None
         say(self.link, Job(role=role, path=path, signature=signature, origin=origin))
-        return expect(self.link, FarDevice)
+        device = expect(self.link, FarDevice)
+        # It is shown when a digest file is about another one.
+        return replace(device, identity=printable(device.identity))
+
+    def ready(self) -> Ready:
+        """Wait until the far end has agreed to the pass that was started. Raises what its guards refuse."""
+        ready = expect(self.link, Ready)
+        return replace(ready, identity=printable(ready.identity))
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of the target there, before the pass begins."""

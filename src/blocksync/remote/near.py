@@ -1,5 +1,6 @@
 """What either direction does at the near end with a request: its range, digest file, terms and report."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,11 +28,17 @@ class Scope:
 
     @classmethod
     def of(cls, request: PassRequest, source: Path | str, available: int) -> "Scope":
-        """The scope of a request whose source has `available` bytes. Raises Refused when they are too few."""
+        """The scope of a request whose source has `available` bytes, as the host that has it says. Raises
+        Refused when they are too few, or so many that what is remembered of them has no room here.
+        """
         size = available if request.size is None else request.size
         if size > available:
             raise Refused(source, f"has {available} bytes, not {size}", "give a smaller --size", guard="size")
         terms = frames.terms(size, request.block_size, request.hash.size)
+        needed = terms.all_blocks * (1 + 8 * request.hash.size * (request.digests is not None)) // 8
+        if needed > _memory():
+            cause = f"is said to have {size} bytes: what is remembered of its blocks needs {needed}"
+            raise Refused(source, cause, "check the path there, or use a larger --block-size", guard="size")
         pairs = None if request.only is None else request.only.aligned(request.block_size, size).pairs()
         return cls(request, size, terms, pairs)
 
@@ -129,6 +136,11 @@ def report(scope: Scope, outcome: Outcome, table: Digests | None, seconds: float
         changed_blocks=bytes(outcome.blocks),
         size=scope.size,
     )
+
+
+def _memory() -> int:
+    """Bytes of memory that this machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def there(path: Path, far: FarDevice) -> Device | None:

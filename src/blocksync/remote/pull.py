@@ -15,9 +15,9 @@ from blocksync.remote.far_end import FarEnd
 from blocksync.remote.near import Outcome, Scope
 from blocksync.remote.watching import Watch
 from blocksync.targets import Range
-from blocksync.wire.conversation import expect, say, send_extents
+from blocksync.wire.conversation import say, send_extents
 from blocksync.wire.link import Lost
-from blocksync.wire.messages import FarDevice, Ready, Totals
+from blocksync.wire.messages import FarDevice, Totals
 from blocksync.wire.target import Receiving, TargetEnd
 
 
@@ -156,7 +156,7 @@ class _Pulling:
     def _start(self) -> None:
         say(self._far.link, self._scope.start())
         send_extents(self._far.link, self._scope.pairs or [])
-        expect(self._far.link, Ready)
+        self._far.ready()
 
     def _see_through(self) -> Totals:
         try:

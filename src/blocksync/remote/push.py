@@ -14,7 +14,7 @@ from blocksync.remote.far_end import FarEnd
 from blocksync.remote.near import Outcome, Scope
 from blocksync.remote.watching import Watch
 from blocksync.wire import extent_list
-from blocksync.wire.conversation import expect, say, send_extents
+from blocksync.wire.conversation import say, send_extents
 from blocksync.wire.extent_list import Pair
 from blocksync.wire.frames import MOST_DIGESTS
 from blocksync.wire.link import Lost
@@ -108,7 +108,7 @@ class _Pushing:
         )
         say(self._far.link, start)
         send_extents(self._far.link, self._scope.pairs or [])
-        return expect(self._far.link, Ready)
+        return self._far.ready()
 
     def _wanted(self) -> Pair:
         """A range that holds every block whose digest only the target can tell."""

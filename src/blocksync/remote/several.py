@@ -42,13 +42,15 @@ def run_several(
     name: str | None = None,
     at_once: int = AT_ONCE,
     patience: float = PATIENCE,
+    meet: Callable[[], FarEnd] | None = None,
 ) -> list[PassReport]:
     """Pull several volumes into ranges of one target, at most `at_once` at a time; one after the other where
     a rate is given, which is for all of them together.
 
     The target must exist, unless nothing is to be written. The requests have it in common, and how it is
     opened; their ranges share no byte. Digest files are committed together when the last pass has ended, as
-    far as each of them came. The first failure stops the other passes at a safe point and is raised;
+    far as each of them came. `meet` gives each pass an agent that was started before, instead of a new one.
+    The first failure stops the other passes at a safe point and is raised;
     otherwise as `blocksync.remote.run`. Progress is told in the thread that calls.
     """
     if not parts:
@@ -60,8 +62,11 @@ def run_several(
     limited = any(request.bytes_per_second for request in requests)
     with stop_on_signals() as stop, _prepared(requests) as pulls:
 
+        def start() -> FarEnd:
+            return FarEnd(transport, name or transport.describe(), patience=patience)
+
         def pull(number: int, watch: Watch) -> PassReport:
-            with FarEnd(transport, name or transport.describe(), patience=patience) as far:
+            with (meet or start)() as far:
                 return carry_out(pulls[number], requests[number], far, watch)
 
         return _Several(parts, pull, stop).run(1 if limited else at_once)

@@ -19,7 +19,8 @@ Count = Annotated[int, Meta(ge=0, le=END_OF_OFFSETS)]
 Name = Annotated[str, Meta(max_length=64)]
 Text = Annotated[str, Meta(max_length=4096)]
 Identity = Annotated[str, Meta(max_length=1024)]
-Stamp = Annotated[str, Meta(max_length=256)]
+# One word: it becomes a part of a line in the target's history.
+Stamp = Annotated[str, Meta(max_length=256, pattern=r"\A[!-~]*\Z")]
 Names = Annotated[tuple[Name, ...], Meta(max_length=64)]
 
 Role = Literal["source", "target"]

@@ -32,6 +32,8 @@ DIRECT_TELLERS = 4
 # Memory for frames that have arrived and are not yet applied.
 QUEUE_BYTES = 32 * 2**20
 FEWEST_BUFFERS = 3
+# Frames without data that may wait for the disk: punching holes takes longer than naming them.
+MOST_WAITING = 1024
 FLUSH_EVERY = 256 * 2**20
 # Below this a run of zeros is cheaper to write than to punch: each hole is an extent in the file system.
 HOLE_WORTH = 65536
@@ -95,6 +97,7 @@ class TargetEnd:
         self._told = 0
         self._desks: queue.SimpleQueue[Desk] = queue.SimpleQueue()
         self._arrived: queue.SimpleQueue[_Frame | None] = queue.SimpleQueue()
+        self._places = threading.BoundedSemaphore(MOST_WAITING)
         self._gate_lock = threading.Lock()
         self._gate_open = False
         self._counting = threading.Lock()
@@ -246,6 +249,8 @@ class TargetEnd:
             digests = count * self._terms.digest_size
             packed = header.payload - digests
             self._link.take(desk.digests[:digests], desk.data[:packed])
+        else:
+            self._await_place()
         self._arrived.put(_Frame(self._ledger.arrive(), header, desk))
 
     def _check_change(self, header: Header) -> None:
@@ -267,6 +272,10 @@ class TargetEnd:
             except queue.Empty:
                 self._crew.check()
 
+    def _await_place(self) -> None:
+        while not self._places.acquire(timeout=_GLANCE):
+            self._crew.check()
+
     def _close(self, totals: Totals) -> None:
         whole = sum(size for _, size in self._receiving.extents)
         if (
@@ -287,7 +296,9 @@ class TargetEnd:
         desk = Desk(self._terms)
         while (frame := self._next_frame()) is not None:
             changed = self._apply_frame(frame, desk)
-            if frame.desk is not None:
+            if frame.desk is None:
+                self._places.release()
+            else:
                 self._desks.put(frame.desk)
             self._ledger.apply(frame.number, changed)
             if self.totals is not None or self._ledger.unflushed >= FLUSH_EVERY:

@@ -1,6 +1,8 @@
 """An end that is lied to: it writes nothing that it should not, says what is wrong, and ends."""
 
 import os
+import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -107,6 +109,24 @@ def test_a_target_takes_no_block_twice(serve_target: Serve) -> None:
     after = served.path.read_bytes()
     assert after[4 * BLOCK : 5 * BLOCK] in (NEW, before[4 * BLOCK : 5 * BLOCK])
     assert (after[: 4 * BLOCK], after[5 * BLOCK :]) == (before[: 4 * BLOCK], before[5 * BLOCK :])
+
+
+def test_a_target_lets_no_more_wait_for_its_disk_than_it_has_room_for(
+    serve_target: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blocksync.wire.target.MOST_WAITING", 2)
+    disk = threading.Event()
+    served = serve_target(gate=disk.wait)
+    digests_heard(served)
+    for number in range(BLOCKS - 1):
+        served.peer.send(Kind.ZEROS, offset=number * BLOCK, size=BLOCK)
+    time.sleep(0.5)
+    # The third has been read, and waits for a place.
+    assert served.end.bytes_changed == 3 * BLOCK
+    disk.set()
+    send_totals(served, frames=BLOCKS - 1, changed=(BLOCKS - 1) * BLOCK)
+    served.finish()
+    assert served.path.read_bytes()[BLOCK : BLOCKS * BLOCK] == bytes((BLOCKS - 1) * BLOCK)
 
 
 def test_a_target_takes_nothing_before_it_has_told_what_it_holds(serve_target: Serve) -> None:

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from blocksync.errors import Failed, Interrupted, Refused, Usage
@@ -39,7 +39,8 @@ def test_any_bytes_are_a_message_or_a_violation(kind, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=20)
+# A machine at work draws slowly.
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_fields_of_any_kind_are_a_message_or_a_violation(kind, data: st.DataObject) -> None:
     names = st.sampled_from(sorted(kind.__dataclass_fields__))
@@ -60,6 +61,8 @@ def test_fields_of_any_kind_are_a_message_or_a_violation(kind, data: st.DataObje
         (FarDevice, {"kind": "pipe", "size": 0, "sector_size": 512}),
         (FarDevice, {"kind": "file", "size": 0, "sector_size": 0}),
         (FarDevice, {"kind": "file", "size": 0, "sector_size": 512, "identity": "x" * 1025}),
+        (FarDevice, {"kind": "file", "size": 0, "sector_size": 512, "stamp": "a\nb"}),
+        (Ready, {"stamp": "a b"}),
         (Hello, {"protocol": 1, "hashes": ["x"] * 65, "codecs": []}),
         (Job, {"role": "king", "path": "/dev/a"}),
     ],

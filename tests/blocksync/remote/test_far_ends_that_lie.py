@@ -1,0 +1,76 @@
+"""What a far end says of its device before a pass: numbers and texts that no device has."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from played_links import PlayedTransport
+
+from blocksync import agent, remote
+from blocksync.errors import BlocksyncError, Failed, Refused
+from blocksync.passes import PassRequest
+from blocksync.wire.conversation import say
+from blocksync.wire.link import Link
+from blocksync.wire.messages import Done, FarDevice, Message, Ready
+
+MIB = 2**20
+Lie = Callable[..., None]
+
+
+@pytest.fixture
+def lie(monkeypatch: pytest.MonkeyPatch) -> Lie:
+    """Have the far end say something else: `lie(FarDevice, size=1)`."""
+
+    def tell(kind: type, **fields: object) -> None:
+        def lying(link: Link, message: Message) -> None:
+            say(link, replace(message, **fields) if isinstance(message, kind) else message)
+
+        monkeypatch.setattr(agent, "say", lying)
+
+    return tell
+
+
+@pytest.mark.parametrize("size", [2**60, 2**63 - 1])
+@pytest.mark.parametrize("remembers", [True, False])
+def test_a_size_that_needs_more_memory_than_there_is_makes_no_file(
+    tmp_path: Path, image: Callable[[str, int], Path], lie: Lie, size: int, remembers: bool
+) -> None:
+    lie(FarDevice, size=size)
+    target = tmp_path / "target"
+    request = PassRequest(
+        source=image("source", MIB), target=target, digests=tmp_path / "digests" if remembers else None
+    )
+    with pytest.raises(Refused) as refused:
+        remote.run(request, far="source", transport=PlayedTransport())
+    assert refused.value.guard == "size"
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("far", ["source", "target"])
+def test_an_identity_cannot_write_on_the_terminal(
+    tmp_path: Path, image: Callable[[str, int], Path], lie: Lie, far: str
+) -> None:
+    request = PassRequest(
+        source=image("source", MIB), target=image("target", MIB), digests=tmp_path / "digests"
+    )
+    remote.run(request, far=far, transport=PlayedTransport())
+    lie(FarDevice, identity="\x1b]0;a title\x07\x1b[2J")
+    report = remote.run(request, far=far, transport=PlayedTransport())
+    assert "is about another" in report.notes[0]
+    assert report.notes[0].isprintable()
+
+
+@pytest.mark.parametrize("stamp", ["two words", "a line\n", "\x1b[2J", "\u2028"])
+@pytest.mark.parametrize("kind", [FarDevice, Ready, Done])
+def test_a_stamp_that_would_tear_the_history_of_a_target_is_refused(
+    tmp_path: Path, image: Callable[[str, int], Path], lie: Lie, kind: type, stamp: str
+) -> None:
+    request = PassRequest(
+        source=image("source", MIB), target=image("target", MIB), digests=tmp_path / "digests"
+    )
+    lie(kind, stamp=stamp)
+    with pytest.raises(BlocksyncError) as broken:
+        remote.run(request, far="target", transport=PlayedTransport())
+    assert isinstance(broken.value, Failed)
+    assert "breaks the protocol" in broken.value.cause
