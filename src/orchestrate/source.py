@@ -2,20 +2,26 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from blocksync import hashes, locations, passes, remote, verify
-from blocksync.errors import Differences, Usage
+from blocksync.errors import BlocksyncError, Differences, Usage
 from blocksync.extents import Extents
 from blocksync.passes import PassReport, PassRequest
 from blocksync.progress import Report
 from blocksync.remote import Part
+from blocksync.remote.far_end import FarEnd
 from blocksync.transports.choice import Kind, choose
 from blocksync.transports.interface import Transport
+from blocksync.verify import Comparison
 from orchestrate.hosts import FarHost, Host, ThisHost
+
+# Each takes one of the sessions that sshd gives a connection: ten, if nobody changed that.
+_MOST_WAITING = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +91,9 @@ class Source(Protocol):
     def host(self) -> Host:
         """The machine with the volumes."""
 
+    def make_ready(self, passes: int) -> None:
+        """Start now what so many passes will need, which then begin at once. It costs nothing not to."""
+
     def copy_all(self, parts: Sequence[Part]) -> list[PassReport]:
         """A pass for each part, into ranges of one target; at the same time where that is faster.
 
@@ -96,12 +105,21 @@ class Source(Protocol):
         proven of each. Raises `Differences`.
         """
 
+    def send(self, request: PassRequest, progress: Report) -> PassReport:
+        """A pass the other way: the request's target is a volume. As `blocksync.passes.run`."""
+
+    def compare(self, here: Path, volume: Path, size: int, progress: Report) -> Comparison:
+        """Compare `size` bytes of something here with a volume. As `blocksync.verify.compare`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Here:
     """Volumes of this machine."""
 
     host: Host = field(default_factory=ThisHost)
+
+    def make_ready(self, passes: int) -> None:
+        """As `Source.make_ready`: nothing is started for a pass here."""
 
     def copy_all(self, parts: Sequence[Part]) -> list[PassReport]:
         """As `Source.copy_all`, one after the other: each pass keeps every core and the disks at work."""
@@ -110,6 +128,14 @@ class Here:
     def prove_all(self, proofs: Sequence[Proof]) -> list[str]:
         """As `Source.prove_all`."""
         return [self._prove(proof) for proof in proofs]
+
+    def send(self, request: PassRequest, progress: Report) -> PassReport:
+        """As `Source.send`."""
+        return passes.run(request, progress=progress)
+
+    def compare(self, here: Path, volume: Path, size: int, progress: Report) -> Comparison:
+        """As `Source.compare`."""
+        return verify.compare(here, volume, size=size, progress=progress)
 
     def _prove(self, proof: Proof) -> str:
         if proof.only is not None:
@@ -132,19 +158,58 @@ class Far:
 
     transport: Transport
     host: FarHost = field(init=False)
+    _waiting: list[FarEnd] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """One host for all: its shells there stay."""
         object.__setattr__(self, "host", FarHost(self.transport))
 
+    def make_ready(self, passes: int) -> None:
+        """As `Source.make_ready`: agents that wait there."""
+        count = min(passes, _MOST_WAITING) - len(self._waiting)
+        if count < 1:
+            return
+        with ThreadPoolExecutor(count) as pool:
+            for started in [pool.submit(self._start) for _ in range(count)]:
+                # A pass that finds none starts its own, and says what is wrong.
+                with suppress(BlocksyncError):
+                    self._waiting.append(started.result())
+
     def copy_all(self, parts: Sequence[Part]) -> list[PassReport]:
         """As `Source.copy_all`."""
-        return remote.run_several(parts, transport=self.transport)
+        return remote.run_several(parts, transport=self.transport, meet=self._meet)
+
+    def close(self) -> None:
+        """End all that waits there; the transport is the caller's."""
+        while self._waiting:
+            self._waiting.pop().close()
+        self.host.close()
+
+    def _start(self) -> FarEnd:
+        return FarEnd(self.transport, self.transport.describe())
+
+    def _meet(self) -> FarEnd:
+        while self._waiting:
+            far = self._waiting.pop()
+            if far.stands:
+                return far
+            far.close()
+        return self._start()
 
     def prove_all(self, proofs: Sequence[Proof]) -> list[str]:
         """As `Source.prove_all`."""
         reports = self.copy_all([proof.part() for proof in proofs])
         return [proof.judge(report) for proof, report in zip(proofs, reports, strict=True)]
+
+    def send(self, request: PassRequest, progress: Report) -> PassReport:
+        """As `Source.send`."""
+        return remote.run(request, far="target", transport=self.transport, progress=progress)
+
+    def compare(self, here: Path, volume: Path, size: int, progress: Report) -> Comparison:
+        """As `Source.compare`."""
+        return remote.compare(
+            here, volume, size=size, far="target", transport=self.transport, progress=progress
+        )
 
 
 def _differ(volume: Path, differing: int) -> Differences:
@@ -166,7 +231,7 @@ def opened(xen_host: str | None, reach: Reach) -> Iterator[Source]:
     try:
         yield far
     finally:
-        far.host.close()
+        far.close()
         transport.close()
 
 
