@@ -1,4 +1,4 @@
-"""What a far end says of its device before a pass: numbers and texts that no device has."""
+"""What a far end says before a pass: other protocols, numbers and texts that no device has."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,9 +10,10 @@ from played_links import PlayedTransport
 from blocksync import agent, remote
 from blocksync.errors import BlocksyncError, Failed, Refused
 from blocksync.passes import PassRequest
+from blocksync.transports.local import Local
 from blocksync.wire.conversation import say
 from blocksync.wire.link import Link
-from blocksync.wire.messages import Done, FarDevice, Message, Ready
+from blocksync.wire.messages import Done, FarDevice, Hello, Message, Ready
 
 MIB = 2**20
 Lie = Callable[..., None]
@@ -74,3 +75,27 @@ def test_a_stamp_that_would_tear_the_history_of_a_target_is_refused(
         remote.run(request, far="target", transport=PlayedTransport())
     assert isinstance(broken.value, Failed)
     assert "breaks the protocol" in broken.value.cause
+
+
+@pytest.mark.parametrize("far", ["source", "target"])
+def test_another_protocol_is_told_and_nothing_is_written(
+    image: Callable[[str, int], Path], lie: Lie, far: str
+) -> None:
+    source, target = image("source", MIB), image("target", MIB)
+    held = target.read_bytes()
+    lie(Hello, protocol=2)
+    with pytest.raises(Failed) as failed:
+        remote.run(PassRequest(source=source, target=target), far=far, transport=PlayedTransport())
+    assert "protocol 2" in failed.value.cause
+    assert "same release" in failed.value.way_out
+    assert target.read_bytes() == held
+
+
+@pytest.mark.parametrize("words", ["Welcome to this host", "\\033[2Jgone"])
+def test_a_shell_that_prints_something_is_quoted(image: Callable[[str, int], Path], words: str) -> None:
+    noisy = Local(prefix=("sh", "-c", f'printf "{words}"; exec "$@"', "sh"))
+    request = PassRequest(source=image("source", MIB), target=image("target", MIB))
+    with pytest.raises(Failed) as failed:
+        remote.run(request, far="source", transport=noisy)
+    assert "instead of a greeting" in failed.value.cause
+    assert failed.value.cause.isprintable()

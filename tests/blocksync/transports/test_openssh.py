@@ -1,12 +1,16 @@
 """What is OpenSSH's own: the shared control connection, the user's configuration, its messages."""
 
+import errno
 import os
+import re
+import signal
+import socket
 import stat
 import subprocess
 from pathlib import Path
 
 import pytest
-from sshd import descendants, start, stop, wait_for
+from sshd import descendants, free_port, start, stop, wait_for
 
 from blocksync.errors import Failed
 from blocksync.transports.failures import unreachable
@@ -149,6 +153,30 @@ def test_missing_ssh_says_what_to_install(own_server, monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(Failed, match="openssh-client"):
         OpenSSH(own_server.host, own_server.config).run(["true"])
+
+
+def test_neither_agent_nor_ports_nor_display_are_given_to_the_host(own_server, tmp_path, monkeypatch):
+    words = subprocess.run(["ssh-agent", "-s"], capture_output=True, text=True, check=True).stdout
+    agent, pid = re.findall(r"=([^;]+);", words)
+    monkeypatch.setenv("SSH_AUTH_SOCK", agent)
+    config, port = tmp_path / "config", free_port()
+    config.write_text(
+        own_server.config.read_text() + f" ForwardAgent yes\n LocalForward {port} 127.0.0.1:1\n"
+    )
+    show = ["sh", "-c", 'echo "$SSH_AUTH_SOCK$DISPLAY"']
+    try:
+        careless = ["ssh", "-F", config, "-o", "RemoteCommand=none", "-T", "--", own_server.host.name]
+        given = subprocess.run(
+            [*careless, 'echo "$SSH_AUTH_SOCK"'], capture_output=True, text=True, check=True
+        )
+        assert "/" in given.stdout
+        transport = OpenSSH(own_server.host, config)
+        assert transport.run(show).stdout.read(100) == b"\n"
+        with socket.socket() as stranger:
+            assert stranger.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
+        transport.close()
+    finally:
+        os.kill(int(pid), signal.SIGTERM)
 
 
 def test_a_stale_socket_is_replaced(own_server, runtime):
