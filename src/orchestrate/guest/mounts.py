@@ -21,6 +21,7 @@ from pathlib import Path
 
 from blocksync.errors import Failed, Refused, Usage
 from orchestrate.guest.inside import open_inside
+from orchestrate.guest.loop_devices import wait_for_detach
 from orchestrate.guest.tree import GuestTree
 
 # Options for reading without replaying the journal: replaying writes.
@@ -33,7 +34,7 @@ _READ_ONLY = {
 }
 # xfs refuses a second filesystem with a known UUID: the volume that this one was copied from may be mounted.
 _ALWAYS = {"xfs": ("nouuid",)}
-_PATIENCE = 10.0  # seconds for a busy mount or a loop device that a scan holds open
+_PATIENCE = 10.0  # seconds for a busy mount
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ def _unmounted_after(raw: Path, *, read_only: bool) -> Iterator[Path]:
         with _undisturbed():
             devices = _mount_sources(folder)
             _unmount(folder)
-            _wait_for_detach(devices, raw)
+            wait_for_detach(devices, raw)
             if devices and not read_only:
                 _flush(raw)
             folder.rmdir()
@@ -181,28 +182,6 @@ def _unmount(folder: Path) -> None:
             )
         if result.returncode != 0:
             time.sleep(0.1)
-
-
-def _wait_for_detach(devices: tuple[str, ...], raw: Path) -> None:
-    """Autoclear detaches at the last close, which a scan of new devices may put off for a moment."""
-    deadline = time.monotonic() + _PATIENCE
-    for device in devices:
-        while _holds(device, raw):
-            if time.monotonic() > deadline:
-                raise Failed(
-                    device,
-                    f"it still holds {raw} after the unmount",
-                    f"end what uses it (fuser -v {device}), then run `losetup -d {device}`",
-                )
-            time.sleep(0.02)
-
-
-def _holds(device: str, raw: Path) -> bool:
-    try:
-        backing = Path("/sys/block", Path(device).name, "loop/backing_file").read_text().strip()
-    except OSError:
-        return False
-    return backing == str(raw.resolve())
 
 
 def _flush(raw: Path) -> None:

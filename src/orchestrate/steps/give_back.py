@@ -6,30 +6,25 @@ written into it, and the whole volume is proven equal to its partition. Swap is 
 
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocksync import passes, remote, verify
 from blocksync.errors import Differences, Failed, Refused
 from blocksync.guards import Signature
 from blocksync.passes import PassReport, PassRequest
-from blocksync.progress import Report
-from blocksync.verify import Comparison
+from orchestrate.guest.loop_devices import wait_for_detach
 from orchestrate.guest.mounts import mounted
 from orchestrate.job import Job, Phase
 from orchestrate.kvm.overlay import overlay
 from orchestrate.plan.model import Volume
-from orchestrate.source import Far, Source
+from orchestrate.source import Source
 from orchestrate.steps import finishing
 from orchestrate.steps.drift import refuse_drift
 from orchestrate.steps.sync import Tasks, VolumePass
 from orchestrate.stopwatch import Stopwatch
 from orchestrate.torn import clear, is_torn, mark
-
-_PATIENCE = 10.0  # seconds for a loop device that a scan holds open
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +80,12 @@ def _send(source: Source, raw: Path, volume: Volume, tasks: Tasks) -> PassReport
             size=volume.size,
             known_signatures=frozenset({Signature(volume.filesystem, volume.uuid or "")}),
         )
-        return _copy(source, request, tasks(volume.device))
-
-
-def _copy(source: Source, request: PassRequest, progress: Report) -> PassReport:
-    if isinstance(source, Far):
-        return remote.run(request, far="target", transport=source.transport, progress=progress)
-    return passes.run(request, progress=progress)
+        return source.send(request, tasks(volume.device))
 
 
 def _prove(source: Source, raw: Path, volume: Volume, tasks: Tasks) -> str:
     with _partition(raw, volume) as partition:
-        found = _compare(source, partition, volume, tasks(volume.device))
+        found = source.compare(partition, Path(volume.path), volume.size, tasks(volume.device))
     if not found.equal:
         raise Differences(
             volume.path,
@@ -104,15 +93,6 @@ def _prove(source: Source, raw: Path, volume: Volume, tasks: Tasks) -> str:
             "see that nobody else writes to it, and run the same command again",
         )
     return f"{found.hash} {found.source_root}"
-
-
-def _compare(source: Source, partition: Path, volume: Volume, progress: Report) -> Comparison:
-    path = Path(volume.path)
-    if isinstance(source, Far):
-        return remote.compare(
-            partition, path, size=volume.size, far="target", transport=source.transport, progress=progress
-        )
-    return verify.compare(partition, path, size=volume.size, progress=progress)
 
 
 @contextmanager
@@ -127,7 +107,7 @@ def _partition(raw: Path, volume: Volume) -> Iterator[Path]:
         yield device
     finally:
         os.close(held)
-        _wait_for_detach(device, raw)
+        wait_for_detach([device], raw)
 
 
 def _losetup(*argv: str) -> str:
@@ -135,19 +115,3 @@ def _losetup(*argv: str) -> str:
     if done.returncode != 0:
         raise Failed("losetup", done.stderr.strip(), "see `losetup --list` for what is in the way")
     return done.stdout.strip()
-
-
-def _wait_for_detach(device: Path, raw: Path) -> None:
-    backing = Path("/sys/block", device.name, "loop/backing_file")
-    deadline = time.monotonic() + _PATIENCE
-    while _text(backing) == str(raw):
-        if time.monotonic() > deadline:
-            raise Failed(device, f"still holds {raw}", f"end what uses it (fuser -v {device})")
-        time.sleep(0.02)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text().rstrip("\n")
-    except OSError:
-        return ""
