@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs/internals.md").read_text()
-TESTS = Path(__file__).parent
+TESTS = ROOT / "tests"
 
 
 def test_every_test_that_the_document_names_exists() -> None:

@@ -8,7 +8,8 @@ import pytest
 from played_links import PlayedTransport
 
 from blocksync import agent, remote
-from blocksync.errors import BlocksyncError, Failed, Refused
+from blocksync.errors import BlocksyncError, Failed, Refused, Usage
+from blocksync.hashes import BLAKE3
 from blocksync.passes import PassRequest
 from blocksync.transports.local import Local
 from blocksync.wire.conversation import say
@@ -99,3 +100,17 @@ def test_a_shell_that_prints_something_is_quoted(image: Callable[[str, int], Pat
         remote.run(request, far="source", transport=noisy)
     assert "instead of a greeting" in failed.value.cause
     assert failed.value.cause.isprintable()
+
+
+def test_only_what_nobody_can_make_collide_stands_in_for_blake3(
+    image: Callable[[str, int], Path], lie: Lie
+) -> None:
+    source, target = image("source", MIB), image("target", MIB)
+    request = PassRequest(source=source, target=target)
+    lie(Hello, hashes=("md5", "sha1"))
+    with pytest.raises(Usage, match="none of the hashes"):
+        remote.run(replace(request, hash=BLAKE3), far="source", transport=PlayedTransport())
+    assert remote.run(request, far="source", transport=PlayedTransport()).bytes_changed == MIB
+    lie(Hello, hashes=("md5", "sha256"))
+    request = replace(request, hash=BLAKE3)
+    assert remote.run(request, far="source", transport=PlayedTransport()).bytes_changed == 0

@@ -224,6 +224,7 @@ TARGET_LIES: dict[str, Play] = {
     "digests behind the end": raw(Header(Kind.UNKNOWN, Codec.NONE, 0, 0, SIZE + BLOCK)),
     "more digests than blocks": raw(Header(Kind.DIGESTS, Codec.NONE, 32, 0, BLOCK), bytes(32)),
     "data for the source": raw(Header(Kind.ZEROS, Codec.NONE, 0, 0, BLOCK)),
+    "a read of the source": raw(Header(Kind.READ, Codec.NONE, 0, 0, BLOCK)),
     "an overflow": raw(Header(Kind.DIGESTS, Codec.NONE, 16, 2**64 - BLOCK, BLOCK)),
     "an unknown frame": lambda served: served.peer.send_program(bytes(24)),
 }
