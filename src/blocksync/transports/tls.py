@@ -42,6 +42,7 @@ class Tls:
     streams: int = STREAMS
     port: int = 0
     _plain: bool = field(default=False, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def run(self, argv: Sequence[str]) -> Channel:
         address = None if self._plain else self.control.address()
@@ -71,8 +72,11 @@ class Tls:
         return self.control.run(argv)
 
     def _say(self, why: str) -> None:
-        self._plain = True
-        self.notice(f"no TLS streams, all goes over {self.control.describe()}: {why}")
+        # Several commands may find it out at the same time.
+        with self._lock:
+            told, self._plain = self._plain, True
+        if not told:
+            self.notice(f"no TLS streams, all goes over {self.control.describe()}: {why}")
 
     def _meet(self, channel: Channel, address: str) -> Channel:
         identity = make_identity()

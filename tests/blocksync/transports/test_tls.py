@@ -72,6 +72,18 @@ def test_a_port_that_cannot_be_reached_means_ssh_and_it_is_said_once(server):
     transport.close()
 
 
+def test_commands_that_cannot_reach_the_port_at_the_same_time_say_it_once(server):
+    said: list[str] = []
+    transport = Tls(Elsewhere(server.host, server.config), said.append, RELAY)
+    threads = [threading.Thread(target=says, args=(transport, word)) for word in ("one", "two", "three")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(said) == 1
+    transport.close()
+
+
 def test_the_one_port_that_is_open_is_the_one_that_is_used(server):
     port = free_port()
     transport = Tls(OpenSSH(server.host, server.config), pytest.fail, RELAY, port=port)
