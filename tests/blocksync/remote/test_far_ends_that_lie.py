@@ -102,6 +102,17 @@ def test_a_shell_that_prints_something_is_quoted(image: Callable[[str, int], Pat
     assert failed.value.cause.isprintable()
 
 
+def test_a_host_that_never_says_a_first_word_is_given_up(
+    image: Callable[[str, int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blocksync.remote.far_end.PATIENCE_AT_FIRST", 0.5)
+    monkeypatch.setattr("blocksync.remote.far_end._END_SECONDS", 0.1)
+    mute = Local(prefix=("sh", "-c", "sleep 60"))
+    request = PassRequest(source=image("source", MIB), target=image("target", MIB))
+    with pytest.raises(Failed, match="nothing moved"):
+        remote.run(request, far="source", transport=mute, patience=60)
+
+
 def test_only_what_nobody_can_make_collide_stands_in_for_blake3(
     image: Callable[[str, int], Path], lie: Lie
 ) -> None:
