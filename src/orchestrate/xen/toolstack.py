@@ -122,7 +122,7 @@ class Answer(Protocol):
 
 
 class Host(Protocol):
-    """The Xen host: a command takes a minute at most."""
+    """The Xen host: a command takes three minutes at most."""
 
     def run(self, argv: Sequence[str]) -> Answer:
         """Run `argv` there."""
