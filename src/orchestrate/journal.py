@@ -72,7 +72,8 @@ class Content(_Strict, frozen=True, kw_only=True):
 
     `stopped`: when the guest was asked to stop on Xen. `serving`: when it was first seen to serve on KVM.
     `handed_over`: the target is proven and repaired, and only the start on KVM is left. `console_from`: where
-    this start begins in the console's log, in bytes. `proofs`: what was proven of each volume.
+    this start begins in the console's log, in bytes. `proofs`: what was proven of each volume. `accepted`:
+    the guards that the operator goes on in spite of.
     """
 
     format: int = FORMAT
@@ -84,6 +85,7 @@ class Content(_Strict, frozen=True, kw_only=True):
     handed_over: bool = False
     console_from: int = 0
     proofs: dict[str, str] = {}
+    accepted: tuple[str, ...] = ()
     autostart: tuple[Link, ...] = ()
     closed: Closed | None = None
     steps: tuple[Entry, ...] = ()

@@ -20,7 +20,10 @@ _POLL_SECONDS = 0.5
 
 
 class Asking(Protocol):
-    """Whom to ask when a guest does not stop: the operator, or nobody."""
+    """Whom to ask when something is in doubt: the operator, or nobody."""
+
+    def accepts(self, risk: str) -> bool:
+        """Whether to go on although `risk`, a clause about the guest."""
 
     def when_it_stays(self, name: str, seconds: float) -> "Answer":
         """The guest still runs after `seconds`: what now?"""
@@ -35,7 +38,12 @@ class Answer:
 
 
 class Nobody:
-    """No terminal: a guest that stays is left running."""
+    """No terminal: no risk is taken, and a guest that stays is left running."""
+
+    def accepts(self, risk: str) -> bool:
+        """As `Asking.accepts`."""
+        del risk
+        return False
 
     def when_it_stays(self, name: str, seconds: float) -> Answer:
         """As `Asking.when_it_stays`."""

@@ -5,7 +5,7 @@ import shlex
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,11 +23,15 @@ from orchestrate.commands.options import (
     PlanFile,
     color,
     reaching,
+    seconds,
     stopwatch,
 )
 from orchestrate.plan import file as plan_file
 from orchestrate.sides import Answer, Asking, Nobody
 from orchestrate.source import Reach
+
+if TYPE_CHECKING:
+    from orchestrate.steps.cutover import CutoverReport
 
 ShutdownTimeout = Annotated[
     float, typer.Option("--shutdown-timeout", help="Seconds that the guest has to shut down.")
@@ -36,6 +40,11 @@ ShutdownTimeout = Annotated[
 
 class Operator:
     """Whoever sits at the terminal."""
+
+    def accepts(self, risk: str) -> bool:
+        """Ask whether to go on in spite of something."""
+        typer.echo(risk, err=True)
+        return typer.confirm("Go on all the same?", default=False, err=True)
 
     def when_it_stays(self, name: str, seconds: float) -> Answer:
         """Ask what to do about a guest that does not shut down."""
@@ -64,6 +73,14 @@ def cutover(
     boot_timeout: Annotated[
         float, typer.Option("--boot-timeout", help="Seconds until its console has to say that it is up.")
     ] = 300.0,
+    max_downtime: Annotated[
+        str | None,
+        typer.Option(
+            "--max-downtime",
+            help="What the last pass may take, such as 10s; a longer outlook is a reason to ask.",
+            metavar="TIME",
+        ),
+    ] = None,
     accel: Accel = "auto",
     override: Override = None,
     reach: Reach,
@@ -73,8 +90,10 @@ def cutover(
 ) -> None:
     """Stop the guest on Xen, make the last pass, prove it, repair the guest on the target, start it on KVM.
 
-    The same command goes on after an interruption. Where the Xen host has no xl or xm, the guest has to be
-    stopped before: what it writes after the last pass is not copied.
+    The same command goes on after an interruption. A guest that was never rehearsed, or whose passes do not
+    converge, is a reason to ask; without a terminal it is refused (--override not-rehearsed, not-converging).
+    Where the Xen host has no xl or xm, the guest has to be stopped before: what it writes after the last pass
+    is not copied.
     """
     from orchestrate.steps import cutover as step  # noqa: PLC0415
 
@@ -84,6 +103,7 @@ def cutover(
         again=again,
         accelerator=accel,
         overrides=frozenset(override or ()),
+        max_downtime=None if max_downtime is None else seconds(max_downtime),
         shutdown_timeout=shutdown_timeout,
         boot_timeout=boot_timeout,
     )
@@ -93,12 +113,21 @@ def cutover(
         progress.display(json_lines=log_json, color=color(no_color)) as display,
     ):
         report = step.run(
-            opened, volumes, request, display.task, stopwatch(color=color(no_color)), asking=_asking()
+            opened,
+            volumes,
+            request,
+            display.task,
+            stopwatch(color=color(no_color)),
+            asking=_asking(),
+            keep=lambda report: _keep(report, opened.folder),
         )
-        kept = opened.folder / f"report-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
-        plan_file.write(kept, json_format.dumps(show.cutover_json(report), indent=2) + "\n")
     show.cutover(report, opened.plan.guest.name, as_json=json, color=color(no_color))
     report.require_serving(opened.plan.guest.name)
+
+
+def _keep(report: "CutoverReport", folder: Path) -> None:
+    kept = folder / f"report-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
+    plan_file.write(kept, json_format.dumps(show.cutover_json(report), indent=2) + "\n")
 
 
 @reaching

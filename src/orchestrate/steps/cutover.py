@@ -6,6 +6,7 @@ that only the start on KVM is left, and nothing is copied any more.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,13 +34,16 @@ _FRESH_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CutoverRequest:
-    """`xml` is where the domain's XML goes; `start` defines and starts it in libvirt. Times in seconds."""
+    """`xml` is where the domain's XML goes; `start` defines and starts it in libvirt. Times in seconds;
+    `max_downtime` is what the last pass may take. `overrides` are guards of passes and of readiness.
+    """
 
     xml: Path
     start: bool = False
     again: bool = False
     accelerator: str = "auto"
     overrides: frozenset[str] = frozenset()
+    max_downtime: float | None = None
     shutdown_timeout: float = 120.0
     boot_timeout: float = 300.0
 
@@ -84,6 +88,8 @@ class _Cutover:
     xen: XenSide
     kvm: KvmSide | None
     asking: Asking
+    overrides: frozenset[str]
+    keep: Callable[[CutoverReport], None]
 
 
 def run(
@@ -94,14 +100,17 @@ def run(
     watch: Stopwatch,
     *,
     asking: Asking | None = None,
+    keep: Callable[[CutoverReport], None] = lambda _: None,
 ) -> CutoverReport:
     """Cut over; the target is durable and the domain's XML written when this returns.
 
+    `keep` makes the report durable: only then does the cutover count as done.
     Raises `Differences` if the target is not equal to the volumes after the last pass, `Refused` with the
     guest left on Xen when it does not stop.
     """
     journal = journals.opened(job.folder, job.plan.guest.name, job.plan.disk.path)
     handed_over = _is_handed_over(job, journal) and not request.again
+    asking = asking or Nobody()
     if not handed_over:
         _begin(job, journal, request)
     night = journal.watched(watch)
@@ -110,7 +119,10 @@ def run(
             kvm = sides.kvm_side(job.plan) if request.start else None
             xen = sides.xen_side(job.plan, source.host)
             notes = readiness.require(job, journal.content, xen, kvm)
-        work = _Cutover(job, source, request, tasks, night, journal, xen, kvm, asking or Nobody())
+            if not handed_over:
+                notes += _accepted(job, journal, request, asking)
+        passes = request.overrides - readiness.GUARDS
+        work = _Cutover(job, source, request, tasks, night, journal, xen, kvm, asking, passes, keep)
         last = None if handed_over else _handed_over(work)
         return _started(work, last, notes)
     except BlocksyncError as error:
@@ -134,15 +146,29 @@ def _begin(job: Job, journal: Journal, request: CutoverRequest) -> None:
     journal.note(handed_over=False)
 
 
+def _accepted(job: Job, journal: Journal, request: CutoverRequest, asking: Asking) -> tuple[str, ...]:
+    """Ask about what is known against the cutover, once; notes of it. Raises `Refused`."""
+    content, found = journal.content, readiness.risks(job, request.max_downtime)
+    # Nobody waits for an answer while the guest is stopped.
+    known = readiness.GUARDS if content.stopped is not None else frozenset(content.accepted)
+    names = readiness.accepted(job.plan.guest.name, found, known | request.overrides, asking)
+    if names != content.accepted:
+        journal.note(accepted=names)
+    return tuple(f"{job.plan.guest.name} {risk.cause}" for risk in found)
+
+
 def _handed_over(work: _Cutover) -> SyncReport:
     """Everything until the target is the guest's disk."""
     job, plan = work.job, work.job.plan
     _distrust_a_guests_disk(job)
     if work.xen.runs():
         _pass_before_the_stop(work)
+        with work.watch.step("make ready"):
+            # The last pass and its proof, for each volume.
+            work.source.make_ready(2 * len(plan.copied))
     _stop(work)
     with work.watch.step("last pass"):
-        last = sync.last_pass(job, work.source, work.tasks, work.request.overrides)
+        last = sync.last_pass(job, work.source, work.tasks, work.overrides)
     with work.watch.step("verify"):
         work.journal.note(proofs=sync.prove_last(job, work.source, last, work.tasks))
     domain = _domain(work)
@@ -168,7 +194,7 @@ def _pass_before_the_stop(work: _Cutover) -> None:
 
     The pass after the proof carries it on, and leaves less for the last one than the proof took.
     """
-    request = SyncRequest(overrides=work.request.overrides)
+    request = SyncRequest(overrides=work.overrides)
     if not work.job.state().is_proven:
         with work.watch.step("pass before the proof"):
             sync.run(work.job, work.source, request, work.tasks)
@@ -201,8 +227,17 @@ def _started(work: _Cutover, last: SyncReport | None, notes: tuple[str, ...]) ->
     # LVM takes its time: not while nobody serves.
     with work.watch.step("drop snapshots"):
         sync.drop_moments(work.job, work.source)
+    report = _report(work, last, results, notes)
+    with work.watch.step("report"):
+        work.keep(report)
     if all(result.passed is not None for result in results):
         work.journal.note(closed=Closed.DONE)
+    return report
+
+
+def _report(
+    work: _Cutover, last: SyncReport | None, results: tuple[Result, ...], notes: tuple[str, ...]
+) -> CutoverReport:
     content = work.journal.content
     downtime = (
         None if content.stopped is None or content.serving is None else content.serving - content.stopped

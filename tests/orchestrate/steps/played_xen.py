@@ -197,6 +197,9 @@ class PlayedSource:
         self.asked: list[PassRequest] = []
         self._guest_writes = guest_writes
 
+    def make_ready(self, passes: int) -> None:
+        """Nothing is started for a pass here."""
+
     def copy_all(self, parts) -> list[PassReport]:
         return [self.copy(part.request, part.progress) for part in parts]
 

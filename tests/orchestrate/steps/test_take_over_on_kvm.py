@@ -2,8 +2,6 @@
 
 import json
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,11 +14,8 @@ NAME = "web1"
 
 
 @pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    """A folder that libvirt's QEMU may reach (pytest's is root's alone)."""
-    with tempfile.TemporaryDirectory(prefix="x2k-take-over-", dir="/var/tmp") as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
+def tmp_path(reachable_folder: Path) -> Path:
+    return reachable_folder
 
 
 @pytest.fixture
@@ -28,14 +23,6 @@ def xl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> XlDouble:
     double = xl_double.make(tmp_path / "toolstack")
     monkeypatch.setenv("PATH", double.environment()["PATH"])
     return double
-
-
-@pytest.fixture
-def virsh(libvirt_uri: str) -> Iterator[list[str]]:
-    command = ["virsh", "-q", "-c", libvirt_uri]
-    yield command
-    for ending in ("destroy", "undefine"):
-        subprocess.run([*command, ending, NAME], capture_output=True, check=False)
 
 
 def state(virsh: list[str]) -> str:

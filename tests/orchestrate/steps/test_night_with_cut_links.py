@@ -1,0 +1,139 @@
+"""The link to the Xen host is cut as a step of the cutover begins, and stays cut: an error says what to do,
+and with the link back the same command goes on, or `rollback` goes back.
+"""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import sshd
+import xl_double
+from sshd import Server
+from test_passes_and_cutover import digest, on_target
+
+from orchestrate import journal
+from orchestrate.journal import Closed
+
+# Those after them need no link, where there are no snapshots to drop.
+WITH_LINK = ("check", "pass before the proof", "stop", "prove that it is stopped", "last pass", "verify")
+# The command itself; the sshd that the argument names is gone, with its connections, once a step has begun.
+CUT = """
+import os, signal, sys
+sys.path.insert(0, sys.argv.pop(1))
+from sshd import descendants
+from orchestrate import cli, journal
+listener, step = int(sys.argv.pop(1)), sys.argv.pop(1)
+told = journal.Journal.begin
+def tell(self, what):
+    told(self, what)
+    if what == step:
+        below = [pid for pid in descendants(listener) if open(f"/proc/{pid}/comm").read() == "sshd\\n"]
+        for pid in [listener, *below]:
+            os.kill(pid, signal.SIGKILL)
+journal.Journal.begin = tell
+cli.main()
+"""
+
+
+class FarXen:
+    """The Xen host: an sshd that can be ended and started again, and a toolstack."""
+
+    def __init__(self, folder: Path) -> None:
+        self.xl = xl_double.make(folder / "toolstack")
+        (folder / "keys").mkdir()
+        there = f"{self.xl.folder}:{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin"
+        keys = sshd.make_keys(folder / "keys")
+        self.server: Server = sshd.start(folder / "sshd", keys, more=f"SetEnv PATH={there}\n")
+
+    def is_gone(self) -> bool:
+        """Whether the command came as far as the cut."""
+        return self.server.process.poll() == -signal.SIGKILL
+
+    def comes_back(self) -> None:
+        command = ["/usr/sbin/sshd", "-D", "-e", "-f", self.server.folder / "sshd_config"]
+        with (self.server.folder / "log").open("wb") as log:
+            process = subprocess.Popen(command, stderr=log)
+        self.server = replace(self.server, process=process)
+        sshd.wait_for(lambda: "Server listening" in (self.server.folder / "log").read_text())
+
+
+@pytest.fixture
+def far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FarXen]:
+    host = FarXen(tmp_path)
+    monkeypatch.setenv("XEN2KVM_SSH_CONFIG", str(host.server.config))
+    monkeypatch.setenv("LIBVIRT_DEFAULT_URI", f"qemu+unix:///system?socket={tmp_path}/none")
+    yield host
+    sshd.stop(host.server)
+
+
+@pytest.fixture
+def far_guest(planned_guest, far: FarXen):
+    """Planned from its files, as if they had been seen from far."""
+    planned_guest.plan.write_text('xen_host = "xenhost"\n' + planned_guest.plan.read_text())
+    return planned_guest
+
+
+def cut_over_with_a_cut(guest, far: FarXen, step: str) -> subprocess.CompletedProcess[str]:
+    argv = [CUT, Path(sshd.__file__).parent, far.server.process.pid, step]
+    command = [sys.executable, "-c", *map(str, argv), "cutover", str(guest.plan)]
+    done = subprocess.run(
+        [*command, f"--job-dir={guest.folder / 'job'}", "--override=not-rehearsed"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert far.is_gone(), done.stderr
+    far.comes_back()
+    return done
+
+
+def assert_says_what_to_do(done: subprocess.CompletedProcess[str]) -> None:
+    assert done.returncode in {1, 5}, done.stderr
+    assert "way out:" in done.stderr
+    assert "xenhost" in done.stderr
+
+
+def owner_of(guest) -> tuple[str, Closed | None]:
+    content = journal.read(guest.folder / "job")
+    assert content is not None
+    return content.owner, content.closed
+
+
+@pytest.mark.parametrize("step", WITH_LINK)
+def test_a_link_cut_at_any_step_comes_back_and_the_cutover_goes_on(far_guest, far, step):
+    before = {device: digest(path) for device, path in far_guest.volumes.items()}
+    assert_says_what_to_do(cut_over_with_a_cut(far_guest, far, step))
+    assert owner_of(far_guest) == ("xen", None)
+    far_guest.result("cutover")
+    assert_moved(far_guest, far, before)
+
+
+@pytest.mark.parametrize("step", WITH_LINK)
+def test_a_link_cut_at_any_step_comes_back_and_the_guest_goes_back(far_guest, far, step):
+    before = {device: digest(path) for device, path in far_guest.volumes.items()}
+    assert_says_what_to_do(cut_over_with_a_cut(far_guest, far, step))
+    assert far_guest.result("rollback")["started"]
+    assert far.xl.running
+    assert owner_of(far_guest) == ("xen", Closed.ROLLED_BACK)
+    assert {device: digest(path) for device, path in far_guest.volumes.items()} == before
+
+
+def test_a_link_that_is_cut_after_the_proof_is_missed_by_nobody(far_guest, far):
+    before = {device: digest(path) for device, path in far_guest.volumes.items()}
+    done = cut_over_with_a_cut(far_guest, far, "fix-ups")
+    assert done.returncode == 0, done.stderr
+    assert_moved(far_guest, far, before)
+
+
+def assert_moved(guest, far: FarXen, before: dict[str, str]) -> None:
+    assert owner_of(guest) == ("xen", Closed.DONE)
+    assert not far.xl.running
+    assert len(far.xl.calls("shutdown")) == 1
+    assert far.xl.calls("create") == []
+    assert {device: digest(path) for device, path in guest.volumes.items()} == before
+    assert on_target(guest, "xvda3") == guest.volumes["xvda3"].read_bytes()
