@@ -229,7 +229,7 @@ def _request(values: Values) -> "PassRequest":
         target_offset=_size(values, "target_offset") or 0,
         size=_size(values, "size"),
         digests=None if values["digests"] is None else _path(values, "digests"),
-        block_size=parse_size(str(values["block_size"])),
+        block_size=_size(values, "block_size") or 0,
         hash=hashes.by_name(str(values["hash"])),
         compare=bool(values["compare"]),
         only=only,

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from blocksync.extents import Extents
 
 BLOCK_SIZE = 65536
+# Between hosts, a changed page costs a whole block on the way: blocks are smaller as long as their digests
+# are no more than this many at each end.
+SMALL_BLOCK_SIZE = 16384
+MOST_SMALL_BLOCKS = 4 * 2**20
 SMALLEST_BLOCK = 4096
 LARGEST_BLOCK = 16 * 2**20
 
@@ -45,13 +49,14 @@ TICK = 0.1
 class PassRequest:
     """What to copy where. Sizes and offsets are in bytes.
 
-    `size` None means the whole source. `digests` names the file that remembers what the target holds; without
-    one the target is read. `compare` false writes unknown blocks without reading the target. `only` limits
-    the pass to extents of the source. `origin` is the volume that `source` is a snapshot of: the digest file
-    is then about that volume, and serves all its snapshots. `direct` reads regular files past the page cache
-    as well; `cache` lets block devices be read through it, which is stale when a guest writes underneath.
-    `hash` is what digests are made of. `bytes_per_second` bounds what is looked at and written together.
-    `known_signatures` may be on the target besides the source's own; `overrides` names guards to leave out.
+    `size` None means the whole source. `block_size` 0 means what fits its size and place. `digests` names
+    the file that remembers what the target holds; without one the target is read. `compare` false writes
+    unknown blocks without reading the target. `only` limits the pass to extents of the source. `origin` is
+    the volume that `source` is a snapshot of: the digest file is then about that volume, and serves all its
+    snapshots. `direct` reads regular files past the page cache as well; `cache` lets block devices be read
+    through it, which is stale when a guest writes underneath. `hash` is what digests are made of.
+    `bytes_per_second` bounds what is looked at and written together. `known_signatures` may be on the
+    target besides the source's own; `overrides` names guards to leave out.
     """
 
     source: Path
@@ -60,7 +65,7 @@ class PassRequest:
     target_offset: int = 0
     size: int | None = None
     digests: Path | None = None
-    block_size: int = BLOCK_SIZE
+    block_size: int = 0
     hash: Hash = XXH3
     compare: bool = True
     only: "Extents | None" = None
@@ -125,6 +130,14 @@ class _Plan:
         return self.request.target_offset + self.size
 
 
+def block_size_between_hosts(size: int) -> int:
+    """The unit of a pass between hosts over `size` bytes, where none was asked for."""
+    block = SMALL_BLOCK_SIZE
+    while block < BLOCK_SIZE and size > block * MOST_SMALL_BLOCKS:
+        block *= 2
+    return block
+
+
 def run(request: PassRequest, *, progress: Report | None = None) -> PassReport:
     """Carry out one pass; returns when the target is durable and the digest file committed.
 
@@ -156,6 +169,7 @@ def _quiet(progress: Progress) -> None:
 def _prepare(request: PassRequest) -> _Plan:
     """Measure both ends and ask every guard that needs no open target. Writes nothing."""
     check_options(request)
+    request = replace(request, block_size=request.block_size or BLOCK_SIZE)
     source = devices.measure(request.source)
     size = source.size if request.size is None else request.size
     if size > source.size:
@@ -179,7 +193,7 @@ def _prepare(request: PassRequest) -> _Plan:
 def check_options(request: PassRequest) -> None:
     """Raises Usage for options that no pass can have, whatever the devices are."""
     guards.check_overrides(request.overrides)
-    block = request.block_size
+    block = request.block_size or BLOCK_SIZE
     if not SMALLEST_BLOCK <= block <= LARGEST_BLOCK or block & (block - 1):
         raise Usage(
             f"block size {block}", "is no power of two from 4 KiB to 16 MiB", "64KiB serves most volumes"

@@ -13,7 +13,7 @@ from blocksync.errors import BlocksyncError
 from blocksync.extents import Extents
 from blocksync.hashes import BLAKE3
 from blocksync.interruption import stop_on_signals
-from blocksync.passes import PassRequest
+from blocksync.passes import BLOCK_SIZE, PassRequest
 from blocksync.progress import Progress, Report
 from blocksync.remote.far_end import FarEnd
 from blocksync.remote.near import Scope
@@ -53,6 +53,7 @@ def compare(
         target=target,
         target_offset=target_offset,
         size=size,
+        block_size=BLOCK_SIZE,
         hash=BLAKE3,
         direct=direct,
         cache=cache,

@@ -1,7 +1,7 @@
 """What either direction does at the near end with a request: its range, digest file, terms and report."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from blocksync import devices, guards
@@ -9,7 +9,7 @@ from blocksync._copy import count_runs
 from blocksync.devices import Device
 from blocksync.digests import CHUNK_DIGESTS, Binding, Digests, State
 from blocksync.errors import BlocksyncError, Refused
-from blocksync.passes import PassReport, PassRequest
+from blocksync.passes import PassReport, PassRequest, block_size_between_hosts
 from blocksync.wire import extent_list, frames
 from blocksync.wire.compression import CODECS
 from blocksync.wire.extent_list import Pair
@@ -34,6 +34,7 @@ class Scope:
         size = available if request.size is None else request.size
         if size > available:
             raise Refused(source, f"has {available} bytes, not {size}", "give a smaller --size", guard="size")
+        request = replace(request, block_size=request.block_size or block_size_between_hosts(size))
         terms = frames.terms(size, request.block_size, request.hash.size)
         needed = terms.all_blocks * (1 + 8 * request.hash.size * (request.digests is not None)) // 8
         if needed > _memory():

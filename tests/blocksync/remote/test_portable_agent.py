@@ -21,6 +21,7 @@ from blocksync.wire import frames
 from blocksync.wire.frames import Kind
 
 MIB = 2**20
+BLOCK = 65536
 SIZE = 3 * MIB + 4321
 CACHE = Path(__file__).parents[3] / ".cache"
 OLD_DEBIAN = CACHE / "bullseye-python2.7"
@@ -74,7 +75,8 @@ def test_a_pass_from_any_python_copies_what_changed(
     overwrite(source, SIZE - 1, b"!")
     second = remote.run(request, far="source", transport=transport)
     assert target.read_bytes() == source.read_bytes()
-    assert (second.bytes_changed, second.target_bytes_read) == (65536 + SIZE % 65536, 0)
+    block = second.block_size
+    assert (second.bytes_changed, second.target_bytes_read) == (block + SIZE % block, 0)
 
 
 def test_a_pass_from_debian_11_with_python_2_reads_devices_directly(
@@ -88,7 +90,7 @@ def test_a_pass_from_debian_11_with_python_2_reads_devices_directly(
     number = source.stat().st_rdev
     os.mknod(node, 0o60600, number)
     transport = Local(prefix=("chroot", str(old_debian)))
-    request = PassRequest(source=source, target=target, digests=tmp_path / "digests")
+    request = PassRequest(block_size=BLOCK, source=source, target=target, digests=tmp_path / "digests")
     try:
         remote.run(request, far="source", transport=transport)
         assert target.read_bytes() == backing.read_bytes()
@@ -98,7 +100,7 @@ def test_a_pass_from_debian_11_with_python_2_reads_devices_directly(
         second = remote.run(request, far="source", transport=transport)
     finally:
         node.unlink()
-    assert second.bytes_changed == 65536
+    assert second.bytes_changed == BLOCK
     assert target.read_bytes() == backing.read_bytes()
 
 
@@ -110,20 +112,22 @@ def test_the_hash_is_the_best_of_both_ends(tmp_path: Path, image: Image, with_on
     assert (proof.equal, proof.hash) == (True, "blake2b")
     overwrite(source, 70000, b"x")
     proof = remote.compare(source, target, transport=transport)
-    assert proof.differing.pairs() == [(65536, 65536)]
-    request = PassRequest(source=source, target=target, hash=BLAKE3, digests=tmp_path / "digests")
-    assert remote.run(request, far="source", transport=transport).bytes_changed == 65536
+    assert proof.differing.pairs() == [(BLOCK, BLOCK)]
+    request = PassRequest(
+        block_size=BLOCK, source=source, target=target, hash=BLAKE3, digests=tmp_path / "digests"
+    )
+    assert remote.run(request, far="source", transport=transport).bytes_changed == BLOCK
 
 
 def test_only_the_given_extents_are_looked_at(tmp_path: Path, image: Image, with_only: WithOnly) -> None:
     source, target = image("source", SIZE), image("target", SIZE)
-    only = Extents.of([(70000, 10), (2 * MIB, 2 * 65536)])
-    request = PassRequest(source=source, target=target, only=only)
+    only = Extents.of([(70000, 10), (2 * MIB, 2 * BLOCK)])
+    request = PassRequest(block_size=BLOCK, source=source, target=target, only=only)
     report = remote.run(request, far="source", transport=with_only(Path(sys.executable).resolve()))
-    assert (report.bytes_total, report.bytes_changed, report.bytes_read) == (3 * 65536,) * 3
+    assert (report.bytes_total, report.bytes_changed, report.bytes_read) == (3 * BLOCK,) * 3
     wanted = source.read_bytes()
-    assert target.read_bytes()[65536:131072] == wanted[65536:131072]
-    assert target.read_bytes()[:65536] != wanted[:65536]
+    assert target.read_bytes()[BLOCK:131072] == wanted[BLOCK:131072]
+    assert target.read_bytes()[:BLOCK] != wanted[:BLOCK]
 
 
 def test_a_snapshot_is_known_by_its_origin(tmp_path: Path, image: Image, with_only: WithOnly) -> None:

@@ -19,6 +19,7 @@ from blocksync.passes import PassRequest
 from blocksync.transports.local import Local
 
 MIB = 2**20
+BLOCK = 65536
 SIZE = 3 * MIB + 4321
 OLD_DEBIAN = Path(__file__).parents[3] / ".cache/bullseye-python2.7"
 
@@ -45,7 +46,7 @@ def refusal(request: PassRequest, transport: Local) -> BlocksyncError:
     return caught.value
 
 
-@pytest.mark.parametrize("block_size", [4096, 65536, 4 * MIB])
+@pytest.mark.parametrize("block_size", [4096, BLOCK, 4 * MIB])
 def test_the_range_equals_the_source_and_nothing_else_changed(
     image: Image, portable: Local, block_size: int
 ) -> None:
@@ -69,9 +70,11 @@ def test_a_pass_writes_what_the_installed_agent_and_a_local_pass_would(
         twin.write_bytes(source.read_bytes())
         overwrite(twin, (0, b"a"), (70000, b"b" * 200000), (2 * MIB, b"c" * MIB), (SIZE - 1, b"z"))
     overwrite(source, (MIB, bytes(MIB)))
-    local = passes.run(PassRequest(source=source, target=twins[0]))
+    local = passes.run(PassRequest(block_size=BLOCK, source=source, target=twins[0]))
     for twin, transport in ((twins[1], installed), (twins[2], portable)):
-        report = remote.run(PassRequest(source=source, target=twin), far="target", transport=transport)
+        report = remote.run(
+            PassRequest(block_size=BLOCK, source=source, target=twin), far="target", transport=transport
+        )
         assert twin.read_bytes() == source.read_bytes()
         assert report.changed == local.changed
         assert report.extents_written == local.extents_written
@@ -81,27 +84,27 @@ def test_with_its_digest_file_a_pass_reads_no_target_until_somebody_writes_to_it
     tmp_path: Path, image: Image, portable: Local
 ) -> None:
     source, target = image("source", SIZE), image("target", SIZE)
-    request = PassRequest(source=source, target=target, digests=tmp_path / "digests")
+    request = PassRequest(block_size=BLOCK, source=source, target=target, digests=tmp_path / "digests")
     remote.run(request, far="target", transport=portable)
     overwrite(source, (MIB + 5, b"changed"), (SIZE - 1, b"!"))
     second = remote.run(request, far="target", transport=portable)
-    assert (second.bytes_changed, second.target_bytes_read) == (65536 + SIZE % 65536, 0)
+    assert (second.bytes_changed, second.target_bytes_read) == (BLOCK + SIZE % BLOCK, 0)
     overwrite(target, (2 * MIB, b"somebody"))
     third = remote.run(request, far="target", transport=portable)
     assert "stale" in third.notes[0]
-    assert third.bytes_changed == 65536
+    assert third.bytes_changed == BLOCK
     assert target.read_bytes() == source.read_bytes()
 
 
 def test_only_the_given_extents_are_looked_at(image: Image, portable: Local) -> None:
     source, target = image("source", SIZE), image("target", SIZE)
     before = target.read_bytes()
-    only = Extents.of([(70000, 10), (2 * MIB, 2 * 65536)])
-    request = PassRequest(source=source, target=target, only=only, hash=BLAKE3)
+    only = Extents.of([(70000, 10), (2 * MIB, 2 * BLOCK)])
+    request = PassRequest(block_size=BLOCK, source=source, target=target, only=only, hash=BLAKE3)
     report = remote.run(request, far="target", transport=portable)
-    assert report.bytes_total == report.bytes_changed == 3 * 65536
+    assert report.bytes_total == report.bytes_changed == 3 * BLOCK
     expected = bytearray(before)
-    for offset, size in ((65536, 65536), (2 * MIB, 2 * 65536)):
+    for offset, size in ((BLOCK, BLOCK), (2 * MIB, 2 * BLOCK)):
         expected[offset : offset + size] = source.read_bytes()[offset : offset + size]
     assert target.read_bytes() == expected
 
@@ -134,8 +137,8 @@ def test_a_proof_of_a_far_target_finds_each_block_that_differs(
     assert same.source_root == same.target_root != ""
     overwrite(target, (MIB + 70000, b"x"), (MIB + SIZE - 1, b"x"))
     other = remote.compare(source, target, target_offset=MIB, far="target", transport=transport)
-    tail = SIZE // 65536 * 65536
-    assert other.differing.pairs() == [(65536, 65536), (tail, SIZE - tail)]
+    tail = SIZE // BLOCK * BLOCK
+    assert other.differing.pairs() == [(BLOCK, BLOCK), (tail, SIZE - tail)]
     assert (other.equal, other.target_root != same.target_root) == (False, True)
 
 
@@ -182,14 +185,14 @@ def test_zeros_are_written_where_python_cannot_punch_holes(
 def test_a_device_is_written_and_read_past_stale_pages(image: Image, loop: Attach, portable: Local) -> None:
     source, backing = image("source", 4 * MIB), image("backing", 6 * MIB)
     target = loop(backing, "--sector-size", 4096)
-    request = PassRequest(source=source, target=target, target_offset=MIB)
+    request = PassRequest(block_size=BLOCK, source=source, target=target, target_offset=MIB)
     remote.run(request, far="target", transport=portable)
     assert backing.read_bytes()[MIB : 5 * MIB] == source.read_bytes()
     # Behind the page cache of the device, as a guest writes.
     subprocess.run(["cat", target], check=True, stdout=subprocess.DEVNULL)
     overwrite(backing, (2 * MIB, b"guest"))
     os.sync()
-    assert remote.run(request, far="target", transport=portable).bytes_changed == 65536
+    assert remote.run(request, far="target", transport=portable).bytes_changed == BLOCK
     assert backing.read_bytes()[MIB : 5 * MIB] == source.read_bytes()
 
 
@@ -279,14 +282,14 @@ def test_debian_11_with_python_2_is_a_target_too(
     source, backing = image("source", SIZE), image("backing", 6 * MIB)
     overwrite(source, (MIB, bytes(MIB)))
     target = loop(backing)
-    request = PassRequest(source=source, target=target, digests=tmp_path / "digests")
+    request = PassRequest(block_size=BLOCK, source=source, target=target, digests=tmp_path / "digests")
     with shown_inside(OLD_DEBIAN, target):
         remote.run(request, far="target", transport=transport)
         assert backing.read_bytes()[:SIZE] == source.read_bytes()
         overwrite(source, (5, b"changed"))
         second = remote.run(request, far="target", transport=transport)
         proof = remote.compare(source, target, far="target", transport=transport)
-    assert second.bytes_changed == 65536
+    assert second.bytes_changed == BLOCK
     assert backing.read_bytes()[:SIZE] == source.read_bytes()
     assert (proof.equal, proof.hash) == (True, "sha256")
     with shown_inside(OLD_DEBIAN, mounted_loop):

@@ -16,6 +16,9 @@ from blocksync.transports.local import Local
 from blocksync.wire.messages import Role
 
 MIB = 2**20
+GIB = 2**30
+# What a pass between hosts over so little has, where none is asked for.
+BLOCK = 16384
 # No multiple of a sector, nor of any block.
 SIZE = 5 * MIB + 12345
 
@@ -35,6 +38,11 @@ def overwrite(path: Path, *pieces: tuple[int, bytes]) -> None:
 def figures(report: PassReport) -> tuple[int, ...]:
     """What both a local and a remote pass must agree on."""
     return report.bytes_total, report.bytes_changed, report.extents_written
+
+
+def test_blocks_are_small_between_hosts_as_long_as_their_digests_are_few() -> None:
+    sizes = [0, SIZE, 64 * GIB, 64 * GIB + 1, 128 * GIB + 1, 2**50]
+    assert list(map(passes.block_size_between_hosts, sizes)) == [BLOCK, BLOCK, BLOCK, 2 * BLOCK, 65536, 65536]
 
 
 @both_ways
@@ -62,8 +70,10 @@ def test_a_pass_writes_what_a_local_pass_would(
         twin.write_bytes(source.read_bytes())
         overwrite(twin, (0, b"a"), (70000, b"b" * 200000), (2 * MIB, os.urandom(MIB)), (SIZE - 1, b"z"))
     overwrite(source, (3 * MIB, bytes(MIB)))
-    local = passes.run(PassRequest(source=source, target=twins[0]))
-    between = remote.run(PassRequest(source=source, target=twins[1]), far=far, transport=installed)
+    local = passes.run(PassRequest(source=source, target=twins[0], block_size=BLOCK))
+    between = remote.run(
+        PassRequest(source=source, target=twins[1], block_size=BLOCK), far=far, transport=installed
+    )
     assert twins[1].read_bytes() == source.read_bytes()
     assert figures(between) == figures(local)
     assert between.changed == local.changed
@@ -80,7 +90,7 @@ def test_with_its_digest_file_a_pass_reads_no_target_and_writes_only_what_change
     assert (again.bytes_changed, again.target_bytes_read, again.notes) == (0, 0, ())
     overwrite(source, (MIB + 5, b"changed"), (SIZE - 1, b"!"))
     third = remote.run(request, far=far, transport=installed)
-    assert (third.bytes_changed, third.extents_written) == (65536 + SIZE % 65536, 2)
+    assert (third.bytes_changed, third.extents_written) == (BLOCK + SIZE % BLOCK, 2)
     assert third.target_bytes_read == 0
     assert target.read_bytes() == source.read_bytes()
 
@@ -95,7 +105,7 @@ def test_a_target_that_somebody_wrote_to_is_compared_again(
     overwrite(target, (2 * MIB, b"somebody"))
     report = remote.run(request, far=far, transport=installed)
     assert "stale" in report.notes[0]
-    assert report.bytes_changed == 65536
+    assert report.bytes_changed == BLOCK
     assert target.read_bytes() == source.read_bytes()
 
 
@@ -122,7 +132,7 @@ def test_snapshots_and_their_origin_share_one_digest_file(
         snapshot.write_bytes(origin.read_bytes())
         request = PassRequest(source=snapshot, origin=origin, target=target, digests=file)
         report = remote.run(request, far=far, transport=installed)
-        assert (report.notes, report.bytes_changed) == ((), 65536 if change else SIZE)
+        assert (report.notes, report.bytes_changed) == ((), BLOCK if change else SIZE)
     last = remote.run(PassRequest(source=origin, target=target, digests=file), far=far, transport=installed)
     assert (last.notes, last.bytes_changed, last.target_bytes_read) == ((), 0, 0)
 
@@ -150,7 +160,9 @@ def test_only_the_given_extents_are_looked_at(
     source, target = image("source", SIZE), image("target", SIZE)
     before = target.read_bytes()
     only = Extents.of([(70000, 10), (3 * MIB, 2 * 65536)])
-    report = remote.run(PassRequest(source=source, target=target, only=only), far=far, transport=installed)
+    report = remote.run(
+        PassRequest(block_size=65536, source=source, target=target, only=only), far=far, transport=installed
+    )
     after, wanted = target.read_bytes(), source.read_bytes()
     assert report.bytes_total == report.bytes_changed == 3 * 65536
     assert after[65536:131072] == wanted[65536:131072]
@@ -171,7 +183,7 @@ def test_a_dry_run_says_what_would_be_written_and_writes_nothing(
     overwrite(target, (MIB, b"changed"))
     held = target.read_bytes()
     report = remote.run(request, far=far, transport=installed)
-    assert (report.bytes_changed, report.bytes_written) == (65536, 0)
+    assert (report.bytes_changed, report.bytes_written) == (BLOCK, 0)
     assert target.read_bytes() == held
     assert not digests.exists()
 
@@ -202,7 +214,7 @@ def test_block_devices_are_read_and_written_directly(
     overwrite(backing, (MIB, b"guest"))
     os.sync()
     report = remote.run(request, far=far, transport=installed)
-    assert report.bytes_changed == 65536
+    assert report.bytes_changed == BLOCK
     assert (tmp_path / "target").read_bytes()[MIB : 7 * MIB] == backing.read_bytes()
 
 
@@ -214,7 +226,7 @@ def test_the_hash_for_guests_that_are_not_trusted_serves_too(
     request = PassRequest(source=source, target=target, digests=tmp_path / "digests", hash=BLAKE3)
     remote.run(request, far=far, transport=installed)
     overwrite(source, (MIB, b"changed"))
-    assert remote.run(request, far=far, transport=installed).bytes_changed == 65536
+    assert remote.run(request, far=far, transport=installed).bytes_changed == BLOCK
     assert target.read_bytes() == source.read_bytes()
 
 
