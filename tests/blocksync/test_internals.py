@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs/internals.md").read_text()
 TESTS = ROOT / "tests"
@@ -18,6 +20,8 @@ def test_every_test_that_the_document_names_exists() -> None:
     assert named - defined - sources.keys() == set()
 
 
-def test_promises_are_numbered_without_a_gap() -> None:
-    promises = re.findall(r"^\*\*P(\d+)\..*?(?=^\*\*P|^## )", DOCUMENT, re.MULTILINE | re.DOTALL)
+@pytest.mark.parametrize("letter", ["P", "L"])
+def test_promises_are_numbered_without_a_gap(letter: str) -> None:
+    promises = re.findall(rf"^\*\*{letter}(\d+)\.", DOCUMENT, re.MULTILINE)
+    assert promises
     assert [int(number) for number in promises] == list(range(1, len(promises) + 1))

@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.boots, pytest.mark.timeout(900)]
 CACHE = Path(__file__).parents[2] / ".cache" / "guests"
 XEN2KVM = Path(sys.executable).parent / "xen2kvm"
 NAME, BRIDGE = "xen2kvm-test", "xenbr0"
+NOT_REHEARSED = "--override=not-rehearsed"
 
 
 @pytest.fixture
@@ -49,7 +50,9 @@ def test_cutover_with_start_defines_the_guest_and_it_comes_up_once(images: Path,
     guest = build(images, CACHE, Recipe(), name=NAME)
     plan = images / "guest.toml"
     xen2kvm("plan", guest.config, f"--disk={images}/disk.raw", f"-o{plan}", *guest.volume_options)
-    report = json.loads(xen2kvm("cutover", plan, f"--job-dir={images}/job", "--start", "--json"))
+    report = json.loads(
+        xen2kvm("cutover", plan, f"--job-dir={images}/job", "--start", "--json", NOT_REHEARSED)
+    )
     assert report["started"]
     assert output(*virsh, "domstate", NAME).strip() == "running"
     links = output(*virsh, "domiflist", NAME)
