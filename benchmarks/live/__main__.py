@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=PAGE, help="the page")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="bench-live-") as scratch:
-        rows = machine.describe(Path(scratch), [])
+        rows = machine.describe(Path(scratch), [], machine.load())
         found = measure(Path(scratch), options.rounds, options.sizes)
     options.output.write_text(page(found, rows, options.rounds))
     print(f"written: {options.output}")

@@ -32,7 +32,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="blocksync-bench-", dir=options.folder) as folder:
         place = Place(Path(folder), parse_size(options.size), options.seed)
-        described = machine.describe(place.folder, PEERS)
+        described = machine.describe(place.folder, PEERS, load)
         say(f"making an image of {options.size} …")
         place.set_up()
         outcomes = [_outcome(make, place, options.rounds) for make in _chosen(options.only)]

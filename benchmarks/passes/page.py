@@ -22,8 +22,8 @@ Peaks of 10 MB and less all show as about 10 MB.
 
 QUIET = 0.5
 BUSY = """\
-**The machine was busy with other work (load {load:.1f}): what follows shows that the bench runs, and
-proves nothing about speed.**
+**The machine had other work, which kept {load:.1f} processors busy: what follows shows that the bench runs,
+and proves nothing about speed.**
 """
 
 
