@@ -22,6 +22,7 @@ MISSING = 127
 
 # Two snapshots of one moment took 42 s on a host under software emulation.
 _SECONDS = 180.0
+_LARGEST_STATUS = 255
 _MOST_BYTES = 64 * 1024 * 1024
 _CHUNK = 1 << 20
 # What the command prints goes straight on, and ends at a mark that nobody can know before; then come its
@@ -146,6 +147,10 @@ class _Shell:
             self._send((_ASKED % {"command": shlex.join(argv), "mark": mark}).encode())
         output, _, told = self._read_until(mark.encode(), argv[0]).partition(mark.encode())
         status, _, complaint = told.decode(errors="replace").removesuffix(f"{mark}\n").partition("\n")
+        if not (status.isascii() and status.isdigit() and len(status) < 4 and int(status) <= _LARGEST_STATUS):
+            raise Failed(
+                self._host, f"answers {status[:40]!r} for a status", "see what `ssh HOST sh` runs there"
+            )
         return Done(int(status), output, complaint.strip())
 
     def close(self) -> None:

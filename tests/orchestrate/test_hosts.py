@@ -5,9 +5,11 @@ import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
+from blocksync.errors import Failed
 from blocksync.transports.child import ChildChannel
 from orchestrate.hosts import MISSING, Done, FarHost, HostLost
 
@@ -99,3 +101,20 @@ def test_a_link_that_breaks_under_a_command_is_no_answer_of_it(host: FarHost, sh
         shells.cut()
         with pytest.raises(HostLost, match="the link broke while sh ran there"):
             told.result(20)
+
+
+def test_an_answer_that_is_none_is_an_error_with_a_name(tmp_path: Path) -> None:
+    liar = tmp_path / "liar"
+    liar.write_text(
+        "#!/bin/sh\nread -r line; read -r line; mark=${line#*\\\\n\\' }\nmark=${mark%% *}\n"
+        'printf \'%sno status\\n\\n%s\\n\' "$mark" "$mark"; read -r line\n'
+    )
+    liar.chmod(0o755)
+
+    class Liar(Shells):
+        def run(self, argv: Sequence[str]) -> ChildChannel:
+            return super().run([str(liar)])
+
+    far = FarHost(Liar())
+    with pytest.raises(Failed, match="answers 'no status' for a status"):
+        far.run(["true"])
