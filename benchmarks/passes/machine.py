@@ -15,7 +15,7 @@ GIB = 2**30
 
 
 def describe(folder: Path, programs: list[str], busy: float) -> list[tuple[str, str]]:
-    """(what, value) rows: processor, cores, memory, kernel, file system of `folder`, `busy`, date, versions."""
+    """Rows (what, value): processor, cores, memory, kernel, file system of `folder`, `busy`, versions."""
     rows = [
         ("processor", _processor()),
         ("cores", str(os.cpu_count())),
