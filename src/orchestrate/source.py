@@ -69,6 +69,7 @@ class Proof:
             target_offset=self.offset,
             size=self.size,
             only=self.only,
+            block_size=passes.BLOCK_SIZE,
             hash=hashes.BLAKE3,
             dry_run=True,
         )
