@@ -10,7 +10,7 @@ import json
 import os
 import posixpath
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -95,7 +95,8 @@ class GuestTree:
                 os.close(folder)
 
     def apply(self, edits: Iterable[Edit]) -> None:
-        """Make `edits`, in order, each durable before the next.
+        """Make `edits`, in order; one that replaces or takes away is durable before the next, what is new is
+        durable once the guest is unmounted.
 
         Every place is looked at before the first is written. The original is kept as NAME.xen2kvm-orig
         the first time (hidden where every visible file counts) and never overwritten. A link to a file
@@ -103,13 +104,13 @@ class GuestTree:
         Mode, owner and extended attributes stay with the name. Raises `Failed`.
         """
         wanted = tuple(edits)
-        self._note(wanted)
+        originals = {change.path for change in self._note(wanted) if change.kept}
         for edit in wanted:
             with _named(edit.path):
                 if edit.content is None:
-                    self._take_away(real_path(self._root, edit.path))
+                    self._take_away(real_path(self._root, edit.path), originals)
                 else:
-                    self._replace(edit, edit.content)
+                    self._replace(edit, edit.content, originals)
 
     def restore(self) -> tuple[str, ...]:
         """Undo every recorded change, the last one first, and drop the record.
@@ -127,8 +128,11 @@ class GuestTree:
                 os.fsync(folder)
         return tuple(restored)
 
-    def _note(self, edits: Iterable[Edit]) -> None:
-        """Put what the edits will do into the record, before they do it; the first of a path counts."""
+    def _note(self, edits: Iterable[Edit]) -> tuple[_Change, ...]:
+        """Put what the edits will do into the record, before they do it; the first of a path counts.
+
+        The whole record.
+        """
         earlier = self._record()
         known = {change.path: change for change in earlier}
         for edit in edits:
@@ -139,7 +143,8 @@ class GuestTree:
             lines = "".join(json.dumps(_fields(change)) + "\n" for change in known.values())
             with _named(RECORD):
                 self._make_folders(posixpath.dirname(RECORD))
-                self._write(RECORD, lines.encode(), 0o644)
+                self._write(RECORD, lines.encode(), 0o644, durable=True)
+        return tuple(known.values())
 
     def _changes(self, edit: Edit) -> Iterator[_Change]:
         """What `edit` will do to the guest as it is. Raises `Failed` for what is no regular file."""
@@ -187,30 +192,31 @@ class GuestTree:
         finally:
             os.close(folder)
 
-    def _replace(self, edit: Edit, content: bytes) -> None:
+    def _replace(self, edit: Edit, content: bytes, originals: Container[str]) -> None:
         path = final_path(self._root, edit.path)
         self._make_folders(posixpath.dirname(path))
-        self._keep(path)
-        self._write(path, content, edit.mode)
+        if path in originals:
+            self._keep(path)
+        # Hundreds of files of a boot loader are new: waiting for the disk after each takes seconds.
+        self._write(path, content, edit.mode, durable=path in originals)
 
-    def _take_away(self, path: str) -> None:
+    def _take_away(self, path: str, originals: Container[str]) -> None:
         if self._kind(path) is None:
             return
-        self._keep(path)
+        if path in originals:
+            self._keep(path)
         with self._folder(path) as (folder, name):
             os.unlink(name, dir_fd=folder)
             os.fsync(folder)
 
     def _keep(self, path: str) -> None:
-        """Give an original a second name. What has one already, or is ours, gets none."""
-        if not any(change.path == path and change.kept for change in self._record()):
-            return
+        """Give an original a second name, unless it has one already."""
         with self._folder(path) as (folder, name), contextlib.suppress(FileExistsError, FileNotFoundError):
             kept = posixpath.basename(_kept(path))
             os.link(name, kept, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
             os.fsync(folder)
 
-    def _write(self, path: str, content: bytes, mode: int | None) -> None:
+    def _write(self, path: str, content: bytes, mode: int | None, *, durable: bool) -> None:
         with self._folder(path) as (folder, name):
             temporary = f".{name}{_TEMPORARY}"
             with contextlib.suppress(FileNotFoundError):
@@ -222,13 +228,15 @@ class GuestTree:
                     self._dress(file.fileno(), folder, path, mode)
                     file.write(content)
                     file.flush()
-                    os.fsync(file.fileno())
+                    if durable:
+                        os.fsync(file.fileno())
                 os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
             except BaseException:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(temporary, dir_fd=folder)
                 raise
-            os.fsync(folder)
+            if durable:
+                os.fsync(folder)
 
     def _dress(self, descriptor: int, folder: int, path: str, mode: int | None) -> None:
         """Owner, mode and extended attributes of the file at `path`, or those that a new file needs."""
