@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from blocksync import progress
 from blocksync.errors import Usage
 from orchestrate import job, show, source
+from orchestrate.commands import at_work
 from orchestrate.commands.options import (
     Accel,
     Again,
@@ -107,22 +107,18 @@ def cutover(
         shutdown_timeout=shutdown_timeout,
         boot_timeout=boot_timeout,
     )
-    with (
-        job.opened(plan_file.load(plan), job_dir) as opened,
-        source.opened(opened.plan.xen_host, reach) as volumes,
-        progress.display(json_lines=log_json, color=color(no_color)) as display,
-    ):
+    with at_work.opened(plan, job_dir, reach, log_json=log_json, color=color(no_color)) as work:
         report = step.run(
-            opened,
-            volumes,
+            work.job,
+            work.volumes,
             request,
-            display.task,
+            work.tasks,
             stopwatch(color=color(no_color)),
             asking=_asking(),
-            keep=lambda report: _keep(report, opened.folder),
+            keep=lambda report: _keep(report, work.job.folder),
         )
-    show.cutover(report, opened.plan.guest.name, as_json=json, color=color(no_color))
-    report.require_serving(opened.plan.guest.name)
+    show.cutover(report, work.job.plan.guest.name, as_json=json, color=color(no_color))
+    report.require_serving(work.job.plan.guest.name)
 
 
 def _keep(report: "CutoverReport", folder: Path) -> None:
@@ -159,13 +155,9 @@ def rollback(
     if discard and not yes:
         _confirm_discard(plan)
     request = step.RollbackRequest(discard=discard, send_back=send_back, shutdown_timeout=shutdown_timeout)
-    with (
-        job.opened(plan_file.load(plan), job_dir) as opened,
-        source.opened(opened.plan.xen_host, reach) as volumes,
-        progress.display(json_lines=log_json, color=color(no_color)) as display,
-    ):
+    with at_work.opened(plan, job_dir, reach, log_json=log_json, color=color(no_color)) as work:
         report = step.run(
-            opened, volumes, request, display.task, stopwatch(color=color(no_color)), asking=_asking()
+            work.job, work.volumes, request, work.tasks, stopwatch(color=color(no_color)), asking=_asking()
         )
     if json:
         gave_back = report.gave_back
@@ -182,7 +174,7 @@ def rollback(
             )
         )
     elif report.started:
-        typer.echo(f"{opened.plan.guest.name} is on Xen again")
+        typer.echo(f"{work.job.plan.guest.name} is on Xen again")
     else:
         typer.echo("no xl or xm where the volumes are: start the guest on its Xen host yourself")
 

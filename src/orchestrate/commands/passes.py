@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from blocksync import progress
 from blocksync.errors import Failed
 from blocksync.sizes import parse_size
-from orchestrate import job, show, source
+from orchestrate import show
+from orchestrate.commands import at_work
 from orchestrate.commands.options import (
     Again,
     Bandwidth,
@@ -63,12 +63,8 @@ def sync(
         snapshots=not no_snapshots,
         quiesce=quiescing(quiesce, unquiesce),
     )
-    with (
-        job.opened(plan_file.load(plan), job_dir) as opened,
-        source.opened(opened.plan.xen_host, reach) as volumes,
-        progress.display(json_lines=log_json, color=color(no_color)) as display,
-    ):
-        report = step.run(opened, volumes, request, display.task)
+    with at_work.opened(plan, job_dir, reach, log_json=log_json, color=color(no_color)) as work:
+        report = step.run(work.job, work.volumes, request, work.tasks)
     show.sync(report, dry_run=dry_run, as_json=json, color=color(no_color))
 
 
@@ -114,16 +110,12 @@ def precopy(
             quiesce=quiescing(quiesce, unquiesce),
         ),
     )
-    with (
-        job.opened(plan_file.load(plan), job_dir) as opened,
-        source.opened(opened.plan.xen_host, reach) as volumes,
-        progress.display(json_lines=log_json, color=color(no_color)) as display,
-    ):
-        report = step.run(opened, volumes, request, display.task, show.passed)
+    with at_work.opened(plan, job_dir, reach, log_json=log_json, color=color(no_color)) as work:
+        report = step.run(work.job, work.volumes, request, work.tasks, show.passed)
     show.precopy(report, as_json=json, color=color(no_color))
     if not report.ready:
         raise Failed(
-            opened.plan.guest.name,
+            work.job.plan.guest.name,
             f"its last pass would take more than {limit:g} s: {report.why}",
             "give it a quieter hour, a faster link, or a larger --max-downtime",
         )
