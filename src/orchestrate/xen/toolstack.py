@@ -32,11 +32,14 @@ printf '%s\\n' "$listing" >&2
 exit 4
 """
 _NO_TOOL = 3
+# By the clock: where starting a program takes its time, a number of rounds would be much longer.
 _WAIT = """
-left=$(($3 * 2))
-while [ $left -gt 0 ]; do
+read -r now rest </proc/uptime
+end=$((${now%%.*} + $3))
+while [ "${now%%.*}" -lt $end ]; do
     "$1" domid "$2" >/dev/null 2>&1 || exit 0
-    sleep 0.5; left=$((left - 1))
+    sleep 0.5
+    read -r now rest </proc/uptime
 done
 exit 9
 """
@@ -48,10 +51,12 @@ folder=$(mktemp -d) || exit 1
 echo "$folder"
 """
 _RESULT = """
-left=60
-while [ $left -gt 0 ]; do
+read -r now rest </proc/uptime
+end=$((${now%%.*} + 30))
+while [ "${now%%.*}" -lt $end ]; do
     if [ -e "$1/status" ]; then cat "$1/status" "$1/said"; rm -r "$1"; exit 0; fi
-    sleep 0.5; left=$((left - 1))
+    sleep 0.5
+    read -r now rest </proc/uptime
 done
 exit 9
 """
