@@ -436,6 +436,24 @@ class Target(Device):
         raise Problem("failed", self.name, cause, "check the device and `dmesg`, then run the command again")
 
 
+class Unused(object):
+    """Segments of zeros, often most of a volume: one comparison tells the digests of all their blocks."""
+
+    def __init__(self, block, zero_digest):
+        # type: (int, bytes) -> None
+        self.block = block
+        self.zero_digest = zero_digest
+        self.zeros = b"\0" * max(SEGMENT, block)
+
+    def digests(self, data):
+        # type: (bytes) -> bytes | None
+        """The digests of whole blocks of zeros; None for anything else."""
+        size = len(data)
+        if size % self.block or data != self.zeros[:size]:
+            return None
+        return self.zero_digest * (size // self.block)
+
+
 class Scan(object):
     """One pass: hash what is here, send what the target does not hold."""
 
@@ -449,6 +467,7 @@ class Scan(object):
         self.hash = HASHES[start["hash"]]
         self.zeros = b"\0" * self.block
         self.zero_digest = self.hash(self.zeros)
+        self.unused = Unused(self.block, self.zero_digest)
         self.width = len(self.zero_digest)
         self.extents = extents
         self.told = Told(extents)
@@ -541,6 +560,8 @@ class Scan(object):
         # type: (int, int, bytes) -> None
         data = self.device.read(offset, size)
         self.read += size
+        if self.unused.digests(data) == expected:
+            return
         run = None  # type: Run | None
         for number in range(self.count(size)):
             at = number * self.block
@@ -584,6 +605,7 @@ class Applying(object):
         self.wanted = wanted(start)
         self.hash = HASHES[start["hash"]]
         self.width = len(self.hash(b""))
+        self.unused = Unused(self.block, self.hash(b"\0" * self.block))
         self.extents = extents
         self.whole = sum(length for _, length in extents)
         self.marked = bytearray(-(-self.size // (8 * self.block)))
@@ -627,6 +649,9 @@ class Applying(object):
 
     def digests(self, data):
         # type: (bytes) -> bytes
+        unused = self.unused.digests(data)
+        if unused is not None:
+            return unused
         return b"".join([self.hash(data[at : at + self.block]) for at in range(0, len(data), self.block)])
 
     # Applying
