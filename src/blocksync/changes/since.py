@@ -23,19 +23,21 @@ tell() {
     [ "$1" = size ] && echo "$size" || echo "$uuid $size"
 } 2>/dev/null
 numbers=$(stat -L -c %T "/dev/mapper/$1" "/dev/mapper/$2" "/dev/mapper/$2-cow" 2>/dev/null) || numbers=
-state=$(dmsetup status "$2" 2>/dev/null)
 read -r boot </proc/sys/kernel/random/boot_id
 origin=$1 snapshot=$2 length=$3
 set -- $numbers
 tell both "$origin" "$1"
 tell both "$snapshot" "$2"
 echo "$boot"
-echo "$state"
 tell size "$snapshot-cow" "$3"
 dd if="/dev/mapper/$snapshot-cow" bs="$length" count=1 iflag=direct 2>/dev/null
+echo
+dmsetup status "$snapshot" 2>/dev/null
 exit 0
 """
-_LINES = 5
+_LINES = 4
+# Header and first area of our own snapshots: a list of up to 256 MiB, with no second command.
+_BEGINNING = 2 * snapshots.CHUNK_SIZE
 
 # One command reads many pieces: each round trip to a far host costs more than they do. In their order, and
 # with O_DIRECT: the kernel writes the store underneath the page cache. What overflows while its list is read
@@ -52,15 +54,16 @@ dmsetup status "$snapshot"
 @dataclass(frozen=True, slots=True)
 class _Look:
     """A snapshot and its origin on their host: device-mapper's uuid and size in bytes of both (nothing where
-    one is not active), the host's boot, the snapshot's state, its store's size and beginning.
+    one is not active), the host's boot, its store's size and beginning, and the snapshot's state after that
+    was read.
     """
 
     origin: list[str]
     snapshot: list[str]
     boot: str
-    state: str
     store_size: str
-    header: bytes
+    beginning: bytes
+    state: str
 
 
 def since(run: Run, snapshot: Volume, newer: Volume | None = None) -> Changes:
@@ -83,7 +86,7 @@ def since(run: Run, snapshot: Volume, newer: Volume | None = None) -> Changes:
 
 def _look(run: Run, snapshot: Volume) -> _Look:
     origin = dm_name(snapshot.group, snapshot.origin)
-    names = [origin, snapshot.dm_name, str(cow_store.HEADER_BYTES)]
+    names = [origin, snapshot.dm_name, str(_BEGINNING)]
     status, output = run(["sh", "-c", _LOOK, "sh", *names])
     lines = output.split(b"\n", _LINES)
     if status or len(lines) != _LINES + 1:
@@ -91,7 +94,10 @@ def _look(run: Run, snapshot: Volume) -> _Look:
             f"{snapshot.group}/{snapshot.origin}", "cannot be looked at", "are dmsetup, blockdev there?"
         )
     words = [line.decode(errors="replace") for line in lines[:_LINES]]
-    return _Look(words[0].split(), words[1].split(), words[2].strip(), words[3], words[4], lines[_LINES])
+    rest = lines[_LINES]
+    length = _BEGINNING if len(rest) > _BEGINNING else 0
+    state = rest[length:].decode(errors="replace").strip()
+    return _Look(words[0].split(), words[1].split(), words[2].strip(), words[3], rest[:length], state)
 
 
 def _origin_size(run: Run, snapshot: Volume, look: _Look) -> int:
@@ -122,8 +128,8 @@ def _cow(run: Run, snapshot: Volume, look: _Look, size: int) -> Extents:
         raise ListLostError("its store is not there")
 
     def read(offsets: Sequence[int], length: int) -> list[bytes]:
-        if list(offsets) == [0]:
-            return [look.header]
+        if max(offsets) + length <= len(look.beginning):
+            return [look.beginning[offset : offset + length] for offset in offsets]
         return _pieces(run, snapshot, offsets, length)
 
     return cow_store.changed(read, int(look.store_size), size)

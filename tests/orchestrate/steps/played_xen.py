@@ -170,8 +170,9 @@ class PlayedXen:
         size = (self.folder / name).stat().st_size
         lines = [f"LVM-group{self.uuids[name].replace('-', '')} {size}"]
         lines += [f"LVM-group{each.uuid.replace('-', '')} {size}" if each else ""]
-        lines += [self.boot, self._state(snapshot).decode().strip(), str(STORE_CHUNKS * CHUNK)]
-        return "\n".join(lines).encode() + b"\n" + (self._store(each)[:4096] if each else b"")
+        lines += [self.boot, str(STORE_CHUNKS * CHUNK)]
+        beginning = self._store(each)[: 2 * CHUNK] if each else b""
+        return "\n".join(lines).encode() + b"\n" + beginning + b"\n" + self._state(snapshot)
 
     def _pieces(self, snapshot: str, length: int, numbers: list[int]) -> bytes:
         each = self._named(snapshot)
