@@ -1,7 +1,7 @@
 """A command of the night as a process of its own, killed where its test says: real file systems, a real
 libvirt, and a played Xen host that outlives each command and remembers whether it ever met the guest on KVM.
 
-    python played_night.py FOLDER PLAN sync|cutover|rollback [begin|end|note WHAT]
+    python played_night.py FOLDER PLAN sync|cutover|rollback [begin|end|note|cut WHAT]
 """
 
 import os
@@ -9,13 +9,15 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import tomlkit
 from played_xen import GROUP, PlayedSource, PlayedXen
 
+from blocksync.errors import BlocksyncError
 from orchestrate import job as jobs
 from orchestrate import journal as journals
 from orchestrate import show
@@ -32,6 +34,8 @@ from orchestrate.xen import toolstack
 
 NAME = "web1"
 CONFIG = "/etc/xen/web1.cfg"
+# The host is asked about several volumes at once.
+_ONE_AT_A_TIME = threading.Lock()
 LISTING = "Name ID Mem VCPUs State Time(s)\n"
 
 
@@ -46,9 +50,10 @@ class LastingXen(PlayedXen):
         return self.folder.parent / "host.pickle"
 
     def step(self, work):
-        done = super().step(work)
-        self.keep()
-        return done
+        with _ONE_AT_A_TIME:
+            done = super().step(work)
+            self.keep()
+            return done
 
     def keep(self) -> None:
         new = self._kept.with_suffix(".new")
@@ -124,15 +129,15 @@ def night(guest, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def _dies(moment: str, what: str) -> None:
-    """The journal kills this process as soon as a step has begun or was done, or a field was noted."""
+def _strikes(moment: str, what: str, blow: Callable[[], None]) -> None:
+    """Strike as soon as the journal holds that a step has begun or was done, or that a field was noted."""
     told = getattr(journals.Journal, moment)
 
     def tell(self: journals.Journal, *step: Any, **changes: Any) -> None:
         told(self, *step, **changes)
         names = [each if isinstance(each, str) else each.name for each in step] + list(changes)
         if what in names:
-            os.kill(os.getpid(), signal.SIGKILL)
+            blow()
 
     setattr(journals.Journal, moment, tell)
 
@@ -152,8 +157,18 @@ class _PullsThePlug:
         return Answer(destroy=True)
 
 
-def _main(folder: Path, plan: Path, command: str) -> None:
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _main(folder: Path, plan: Path, command: str, moment: str = "", what: str = "") -> None:
     host = kept_in(folder)
+
+    def cut() -> None:
+        host.kill_at, host.cut = 0, True
+
+    if moment:
+        _strikes("begin" if moment == "cut" else moment, what, cut if moment == "cut" else _die)
     source = PlayedSource(host, lambda: None)
     with jobs.opened(plan_file.load(plan), folder / "job") as job:
         if command == "sync":
@@ -180,9 +195,10 @@ def _main(folder: Path, plan: Path, command: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 4:
-        _dies(*sys.argv[4:])
     # The class is the one that tests load, not this script's own.
     import played_night
 
-    played_night._main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    try:
+        played_night._main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])
+    except BlocksyncError as error:
+        sys.exit(str(error))
