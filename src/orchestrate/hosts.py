@@ -15,7 +15,7 @@ from typing import Protocol
 
 from blocksync.errors import Failed
 from blocksync.transports.failures import last_words
-from blocksync.transports.interface import Channel, Transport
+from blocksync.transports.interface import Channel, Transport, stands
 
 MISSING = 127
 """What a shell says of a command that is not there."""
@@ -133,11 +133,7 @@ class _Shell:
     @property
     def stands(self) -> bool:
         """Whether it waits for a command."""
-        try:
-            self._channel.wait(0)
-        except TimeoutError:
-            return True
-        return False
+        return stands(self._channel)
 
     def run(self, argv: Sequence[str]) -> Done:
         """As `Host.run`; after an error the shell is of no use."""

@@ -9,7 +9,7 @@ from typing import Self
 from blocksync.errors import BlocksyncError, Failed, Usage
 from blocksync.hashes import BLAKE2B, BLAKE3, HASHES, MD5, SHA1, SHA256, XXH3, Hash
 from blocksync.remote import bootstrap
-from blocksync.transports.interface import Transport
+from blocksync.transports.interface import Transport, stands
 from blocksync.wire.compression import CODECS
 from blocksync.wire.conversation import await_hello, boot, expect, say
 from blocksync.wire.crew import Crew
@@ -62,11 +62,7 @@ class FarEnd:
     @property
     def stands(self) -> bool:
         """Whether the agent still waits there, as far as is known here."""
-        try:
-            self._channel.wait(0)
-        except TimeoutError:
-            return True
-        return False
+        return stands(self._channel)
 
     def close(self) -> None:
         """End every thread and the channel. May be called again."""

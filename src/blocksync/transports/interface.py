@@ -47,6 +47,15 @@ class Channel(Protocol):
         them on a terminal unescaped."""
 
 
+def stands(channel: Channel) -> bool:
+    """Whether the command still runs, as far as is known here."""
+    try:
+        channel.wait(0)
+    except TimeoutError:
+        return True
+    return False
+
+
 class Transport(Protocol):
     """A host that commands can be run on.
 
