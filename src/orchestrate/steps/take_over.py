@@ -1,8 +1,9 @@
 """The guest's start on KVM: from a repaired target to a guest that serves."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from blocksync.errors import BlocksyncError
@@ -12,6 +13,7 @@ from orchestrate.checks import Result
 from orchestrate.job import Job
 from orchestrate.journal import Journal, Link, Owner
 from orchestrate.kvm.console_log import ConsoleLog
+from orchestrate.plan.model import Check
 from orchestrate.sides import KvmSide, XenSide
 from orchestrate.stopwatch import Stopwatch
 from orchestrate.xen.toolstack import AutostartLink
@@ -72,13 +74,15 @@ def prove_serving(
         log = ConsoleLog(console_log(job), journal.content.console_from)
         log.wait_for(plan.boot.expect, seconds, kvm.runs)
     up = time.time()
-    with watch.step("address"):
-        told = tuple(announce.announcements(plan.nic))
-        notes = announce.missing(told, _ADDRESS_SECONDS)
-    with watch.step("announce"):
-        notes += _announced(told)
-    with watch.step("checks"):
-        results = _checked(job)
+    told = tuple(announce.announcements(plan.nic))
+    # The checks do not wait for an address that is missing: the guest may serve without it.
+    with _checking(plan.check) as results_of:
+        with watch.step("address"):
+            notes = announce.missing(told, _ADDRESS_SECONDS)
+        with watch.step("announce"):
+            notes += _announced(told)
+        with watch.step("checks"):
+            results = results_of()
     passed = [result.passed for result in results if result.passed is not None]
     if journal.content.serving is None and (passed or not results):
         journal.note(serving=min(passed, default=up))
@@ -98,9 +102,9 @@ def _announced(told: Sequence[Announcement]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _checked(job: Job) -> tuple[Result, ...]:
-    found: Sequence[Result] = ()
-    if job.plan.check:
-        with ThreadPoolExecutor(len(job.plan.check)) as pool:
-            found = list(pool.map(checks.wait_for, job.plan.check))
-    return tuple(found)
+@contextmanager
+def _checking(wanted: Sequence[Check]) -> Iterator[Callable[[], tuple[Result, ...]]]:
+    """Run the checks meanwhile; what is given waits for their results."""
+    with ThreadPoolExecutor(max(1, len(wanted))) as pool:
+        running = [pool.submit(checks.wait_for, check) for check in wanted]
+        yield lambda: tuple(each.result() for each in running)
