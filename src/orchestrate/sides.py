@@ -82,12 +82,16 @@ class XenSide:
             return
         if not _stopped(self.tools.shutdown, self.tools.destroy, name, seconds, asking):
             raise _stays(name, "Xen", seconds)
-        if self.tools.state(name) is not None:
-            raise Failed(
-                f"guest {name}",
-                "has shut down, but Xen keeps its remains",
-                f"look at them if you need to, then `{self.tools.tool} destroy {name}`, and go on",
-            )
+        # A toolstack takes a guest that has shut down apart a moment later, a slow host many seconds.
+        deadline = time.monotonic() + _RELEASE_SECONDS
+        while self.tools.state(name) is not None:
+            if time.monotonic() > deadline:
+                raise Failed(
+                    f"guest {name}",
+                    "has shut down, but Xen keeps its remains",
+                    f"look at them if you need to, then `{self.tools.tool} destroy {name}`, and go on",
+                )
+            time.sleep(_POLL_SECONDS)
 
     def require_released(self) -> None:
         """Raise `Refused` (guard `volume-open`) if anybody has a volume open; backends get time to let go."""
