@@ -130,8 +130,10 @@ def reachable_folder() -> Iterator[Path]:
 
 @pytest.fixture
 def virsh(libvirt_uri: str) -> Iterator[list[str]]:
-    """virsh up to its command; the small guest's domain is gone afterwards."""
+    """virsh up to its command; the small guest's domain is gone afterwards, and was not somebody's before."""
     command = ["virsh", "-q", "-c", libvirt_uri]
+    there = subprocess.run([*command, "domuuid", "web1"], capture_output=True, check=False)
+    assert there.returncode != 0, f"{libvirt_uri} has a domain web1 of its own"
     yield command
     for ending in ("destroy", "undefine"):
         subprocess.run([*command, ending, "web1"], capture_output=True, check=False)
