@@ -6,6 +6,7 @@ import subprocess
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,6 +49,13 @@ class Libvirt:
     daemon says no (with its own words)."""
 
     uri: str = field(default_factory=default_uri)
+
+    def probe(self, arch: str) -> None:
+        """Have the daemon look at its emulator for `arch` now, as it does once: the first `define` takes that
+        time otherwise, seconds, or half a minute on a busy machine. What is wrong with it, `define` says.
+        """
+        with suppress(Failed):
+            self._virsh("domcapabilities", "--virttype=qemu", f"--arch={arch}")
 
     def define(self, xml: str) -> None:
         """Store the domain, checked against libvirt's schema; it is not started."""
