@@ -14,25 +14,30 @@ from blocksync.extents import Extents
 # What sysfs tells needs no program, each of which takes a slow host a quarter of a second to start.
 _LOOK = """
 tell() {
-    if [ -n "$3" ] && read -r uuid <"/sys/block/dm-$((0x$3))/dm/uuid" &&
-        read -r sectors <"/sys/block/dm-$((0x$3))/size"; then
+    if [ -n "$3" ] && read -r uuid <"$3/dm/uuid" && read -r sectors <"$3/size"; then
         size=$((sectors * 512))
     else
         uuid=$(dmsetup info -c --noheadings -o uuid "$2"); size=$(blockdev --getsize64 "/dev/mapper/$2")
     fi
     [ "$1" = size ] && echo "$size" || echo "$uuid $size"
 } 2>/dev/null
-numbers=$(stat -L -c %T "/dev/mapper/$1" "/dev/mapper/$2" "/dev/mapper/$2-cow" 2>/dev/null) || numbers=
+origin= snapshot= store=
+for each in /sys/block/dm-*; do
+    read -r name <"$each/dm/name" || continue
+    case $name in
+    "$1") origin=$each ;;
+    "$2") snapshot=$each ;;
+    "$2-cow") store=$each ;;
+    esac
+done 2>/dev/null
 read -r boot </proc/sys/kernel/random/boot_id
-origin=$1 snapshot=$2 length=$3
-set -- $numbers
-tell both "$origin" "$1"
-tell both "$snapshot" "$2"
+tell both "$1" "$origin"
+tell both "$2" "$snapshot"
 echo "$boot"
-tell size "$snapshot-cow" "$3"
-dd if="/dev/mapper/$snapshot-cow" bs="$length" count=1 iflag=direct 2>/dev/null
+tell size "$2-cow" "$store"
+dd if="/dev/mapper/$2-cow" bs="$3" count=1 iflag=direct 2>/dev/null
 echo
-dmsetup status "$snapshot" 2>/dev/null
+dmsetup status "$2" 2>/dev/null
 exit 0
 """
 _LINES = 4
