@@ -71,15 +71,20 @@ for path; do
     [ -e "$path" ] || { echo missing; continue; }
     opened=
     if [ -b "$path" ]; then
-        number=$(stat -L -c '%t %T' "$path"); major=$((0x${number% *})); minor=$((0x${number#* }))
+        number=$(dmsetup info -c --noheadings --separator ' ' -o major,minor,open "$path" 2>/dev/null)
+        case $number in
+        [0-9]*' '[0-9]*' '[0-9]*)
+            opened=${number##* }; number=${number% *}; major=${number% *}; minor=${number#* }
+            echo "open $opened" ;;
+        *)
+            number=$(stat -L -c '%t %T' "$path"); major=$((0x${number% *})); minor=$((0x${number#* })) ;;
+        esac
         echo "device $major:$minor"
         for holder in "/sys/dev/block/$major:$minor/holders"/*; do
             [ -e "$holder" ] && echo "holder ${holder##*/}"
         done
-        opened=$(dmsetup info -c --noheadings -o open -j "$major" -m "$minor" 2>/dev/null) &&
-            echo "open ${opened##* }"
     fi
-    if [ "${opened##* }" != 0 ]; then
+    if [ "$opened" != 0 ]; then
         real=$(readlink -f "$path")
         [ -f "$real" ] && losetup -j "$real" 2>/dev/null | sed 's/^/loop /'
         if command -v fuser >/dev/null 2>&1; then fuser "$real" 2>/dev/null
