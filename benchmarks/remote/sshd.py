@@ -63,7 +63,8 @@ def _configure(folder: Path, address: str, port: int) -> None:
         f"ListenAddress {address}:{port}\n"
         f"HostKey {folder}/host\n"
         f"AuthorizedKeysFile {folder}/authorized_keys\n"
-        f'SetEnv PATH="{path}"\n'
+        # At this depth bash reads no .bashrc: what is in it would be measured with every program.
+        f'SetEnv PATH="{path}" SHLVL=2\n'
         "StrictModes no\nUsePAM no\nPidFile none\nPasswordAuthentication no\n"
     )
     (folder / ".ssh").mkdir()

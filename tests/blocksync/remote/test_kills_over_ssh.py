@@ -142,7 +142,7 @@ def far_host(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     runtime = tmp_path_factory.mktemp("run")
     mark = f"KILLED_IN={tmp_path}"
     path = f"{BESIDE_PYTHON}:{os.environ['PATH']}"
-    server = start(tmp_path / "sshd", keys, more=f'SetEnv PATH="{path}" {mark}\n')
+    server = start(tmp_path / "sshd", keys, environment=f'PATH="{path}" {mark}')
     link = LinkToCut(server.port)
     config = tmp_path / "ssh_config"
     config.write_text(

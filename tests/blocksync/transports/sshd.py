@@ -13,6 +13,9 @@ from pathlib import Path
 from blocksync.transports.hosts import Host
 
 ALIAS = "xenhost"
+# For SetEnv: bash that sshd starts at this depth reads no .bashrc. What the user who runs the tests has there
+# costs each command its time, and may end up half done when a test kills a login.
+NO_BASHRC = "SHLVL=2"
 
 
 def free_port() -> int:
@@ -85,8 +88,12 @@ def make_keys(folder: Path) -> Path:
     return folder
 
 
-def start(folder: Path, keys: Path, log_level: str = "VERBOSE", *, more: str = "") -> Server:
-    """Start an sshd that lives in an empty folder. `more` goes on its configuration."""
+def start(
+    folder: Path, keys: Path, log_level: str = "VERBOSE", *, environment: str = "", more: str = ""
+) -> Server:
+    """Start an sshd that lives in an empty folder. `environment` is what its sessions have, as SetEnv wants
+    it; `more` goes on its configuration.
+    """
     port = free_port()
     shutil.copytree(keys, folder, dirs_exist_ok=True)
     (folder / "authorized_keys").write_text((folder / "user_ed25519.pub").read_text())
@@ -96,7 +103,7 @@ def start(folder: Path, keys: Path, log_level: str = "VERBOSE", *, more: str = "
         f"HostKey {folder}/host_rsa\n"
         f"AuthorizedKeysFile {folder}/authorized_keys\n"
         "StrictModes no\nUsePAM no\nPidFile none\nPasswordAuthentication no\n"
-        f"LogLevel {log_level}\n{more}"
+        f"SetEnv {NO_BASHRC} {environment}\nLogLevel {log_level}\n{more}"
     )
     (folder / "ssh_config").write_text(
         f"Host {ALIAS}\n HostName 127.0.0.1\n Port {port}\n User root\n"

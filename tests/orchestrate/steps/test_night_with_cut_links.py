@@ -47,7 +47,7 @@ class FarXen:
         (folder / "keys").mkdir()
         there = f"{self.xl.folder}:{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin"
         keys = sshd.make_keys(folder / "keys")
-        self.server: Server = sshd.start(folder / "sshd", keys, more=f"SetEnv PATH={there}\n")
+        self.server: Server = sshd.start(folder / "sshd", keys, environment=f"PATH={there}")
 
     def is_gone(self) -> bool:
         """Whether the command came as far as the cut."""
