@@ -98,7 +98,7 @@ class Extents:
             fields = line.partition("#")[0].split()
             if not fields:
                 continue
-            if len(fields) != 2 or not all(field.isascii() and field.isdigit() for field in fields):
+            if len(fields) != 2 or not all(map(_is_number, fields)):
                 raise Usage(
                     f"{name}:{number}", "is no extent", "write OFFSET LENGTH in bytes, as two whole numbers"
                 )
@@ -117,3 +117,8 @@ class Extents:
             raise Usage(path, error.strerror or str(error), "name a readable extents file") from error
         except UnicodeDecodeError as error:
             raise Usage(path, "is no text file of extents", "write OFFSET LENGTH lines") from error
+
+
+def _is_number(field: str) -> bool:
+    # No offset has more digits, and Python converts no number of thousands of them.
+    return field.isascii() and field.isdigit() and len(field) <= len(str(2**63))

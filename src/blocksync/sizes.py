@@ -6,6 +6,7 @@ from blocksync.errors import Usage
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50}
 _DECIMAL = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15}
+_AS_WRITTEN = re.IGNORECASE | re.ASCII
 _NAMES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -15,7 +16,7 @@ def parse_size(text: str) -> int:
 
     Raises Usage when it is no such size, or no whole number of bytes.
     """
-    match = re.fullmatch(r"\s*(\d+)(?:\.(\d+))?\s*([KMGTP]?)(i?B?)\s*", text, re.IGNORECASE)
+    match = re.fullmatch(r"\s*(\d{1,30})(?:\.(\d{1,30}))?\s*([KMGTP]?)(i?B?)\s*", text, _AS_WRITTEN)
     if match is None:
         raise Usage(text, "is no size", "write bytes, or a number with KiB, MiB, GiB or TiB")
     whole, fraction, prefix, suffix = match.groups(default="")

@@ -28,12 +28,15 @@ class Result:
 def wait_for(check: Check) -> Result:
     """Try until it passes or `check.timeout` seconds are over."""
     deadline = time.monotonic() + check.timeout
+    said = ""
     while True:
         cause = _attempt(check, min(_ATTEMPT_SECONDS, max(0.1, deadline - time.monotonic())))
         if cause is None:
             return Result(check.title, time.time(), "")
         if time.monotonic() >= deadline:
-            return Result(check.title, None, f"{cause} (tried for {check.timeout:g} s)")
+            # The last attempt has little time: the one before it knew more.
+            return Result(check.title, None, f"{said or cause} (tried for {check.timeout:g} s)")
+        said = cause
         time.sleep(_PAUSE_SECONDS)
 
 

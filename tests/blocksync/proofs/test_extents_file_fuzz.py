@@ -4,7 +4,7 @@ from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 
 from blocksync.errors import Usage
 from blocksync.extents import Extents
@@ -45,6 +45,7 @@ def test_any_bytes_are_extents_or_a_usage_error(tmp_path: Path, budget: settings
     path = tmp_path / "extents"
 
     @settings(budget, **QUIET)
+    @example(b"0 " + b"9" * 5000)
     @given(st.one_of(texts.map(lambda text: text.encode(errors="surrogatepass")), st.binary(max_size=60)))
     def read(content: bytes) -> None:
         path.write_bytes(content)
