@@ -50,12 +50,12 @@ class Libvirt:
 
     uri: str = field(default_factory=default_uri)
 
-    def probe(self, arch: str) -> None:
-        """Have the daemon look at its emulator for `arch` now, as it does once: the first `define` takes that
-        time otherwise, seconds, or half a minute on a busy machine. What is wrong with it, `define` says.
+    def probe(self) -> None:
+        """Have the daemon look at all its emulators now, as it does once: the first `define` takes that time
+        otherwise, half a minute on a busy machine. What is wrong with one, `define` says.
         """
         with suppress(Failed):
-            self._virsh("domcapabilities", "--virttype=qemu", f"--arch={arch}")
+            self._virsh("capabilities")
 
     def define(self, xml: str) -> None:
         """Store the domain, checked against libvirt's schema; it is not started."""

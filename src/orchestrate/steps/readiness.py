@@ -37,7 +37,7 @@ def require(job: Job, journal: Content, xen: XenSide, kvm: KvmSide | None) -> tu
         if journal.owner is Owner.XEN:
             kvm.require_absent()
         _require_network(job.plan)
-        kvm.libvirt.probe(job.plan.guest.arch)
+        kvm.libvirt.probe()
     return tuple(_notes(job.plan, xen, kvm))
 
 
