@@ -46,9 +46,9 @@ def libvirt_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def _started(daemon: str, folder: Path) -> subprocess.Popen[bytes]:
-    # With /dev/kvm out of sight (/dev/full in its place): where it opens but does not work, libvirt probes
-    # it for each call anew, most of a minute at a time.
-    hidden = "[ ! -e /dev/kvm ] || mount --bind /dev/full /dev/kvm"
+    # With /dev/kvm out of sight (a device in its place that libvirt's QEMU may not open): where it opens but
+    # does not work, libvirt looks at every emulator for each call anew, most of a minute at a time.
+    hidden = '[ ! -e /dev/kvm ] || { mknod -m 600 "$1.kvm" c 1 7 && mount --bind "$1.kvm" /dev/kvm; }'
     script = f'{hidden}; exec "$0" --pid-file "$1"'
     # What another test unmounts meanwhile must go from here as well, or its loop device stays busy.
     apart = ["unshare", "--mount", "--propagation", "slave"]
