@@ -7,6 +7,7 @@ from pathlib import Path
 from lab_places import (
     CACHE,
     DOM0_ADDRESS,
+    GATEWAY,
     GROUP,
     GUEST,
     GUEST_ADDRESS,
@@ -39,7 +40,7 @@ iface xenbr0 inet static
   bridge_fd 0
   bridge_stp off
   address {DOM0_ADDRESS}/24
-  gateway 10.0.2.2
+  gateway {GATEWAY}
 """
 
 

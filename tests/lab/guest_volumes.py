@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from lab_places import CACHE, GUEST, GUEST_ADDRESS, GUESTS, admit_ssh, mask_slow_units, sparse, tool
+from lab_places import CACHE, GATEWAY, GUEST, GUEST_ADDRESS, GUESTS, admit_ssh, mask_slow_units, sparse, tool
 from xen_guest import Recipe, bootstrap
 
 SIZES_MIB = {"swap": 64, "root": 1200, "srv": 256}
@@ -17,7 +17,7 @@ iface lo inet loopback
 auto {_RECIPE.nic}
 iface {_RECIPE.nic} inet static
   address {GUEST_ADDRESS}/24
-  gateway 10.0.2.2
+  gateway {GATEWAY}
 """
 
 

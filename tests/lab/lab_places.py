@@ -11,6 +11,7 @@ GUEST = "web1"
 GROUP = "vg0"
 DOM0_ADDRESS = "10.0.2.15"
 GUEST_ADDRESS = "10.0.2.16"
+GATEWAY = "10.0.2.2"
 GUEST_MAC = "00:16:3e:5e:ed:01"
 _SLOW_UNITS = (
     *("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "fstrim.timer"),
