@@ -61,11 +61,11 @@ def test_passes_and_the_link_are_measured_beside_peers(folder: Path) -> None:
     run = bench(folder, "--only", "one_percent_dirty", "--only", "link")
     _, said = run.communicate(timeout=300)
     assert run.returncode == 0, said
-    page = (folder.parent / "results" / "remote.md").read_text()
+    pages = {name: (folder.parent / "results" / f"{name}.md").read_text() for name in ("remote", "link")}
     for row in ("| blocksync, openssh |", "| blocksync, tls |", "| rsync |", "| bdsync | missing |"):
-        assert row in page
-    assert "## First full copy of incompressible bytes over 100 Mbit/s, 20 ms" in page
-    assert str(folder) not in page
+        assert row in pages["remote"]
+    assert "## First full copy of incompressible bytes over 100 Mbit/s, 20 ms" in pages["link"]
+    assert not any(str(folder) in page for page in pages.values())
     assert list(folder.iterdir()) == []
     assert processes(folder) == []
     assert namespaces(run.pid) == []

@@ -68,7 +68,7 @@ def test_a_pass_writes_what_the_installed_agent_and_a_local_pass_would(
     twins = [tmp_path / name for name in ("near-twin", "installed-twin", "portable-twin")]
     for twin in twins:
         twin.write_bytes(source.read_bytes())
-        overwrite(twin, (0, b"a"), (70000, b"b" * 200000), (2 * MIB, b"c" * MIB), (SIZE - 1, b"z"))
+        overwrite(twin, (0, b"a"), (70000, b"b" * 200000), (2 * MIB, b"c" * MIB), (SIZE - 7, b"changed"))
     overwrite(source, (MIB, bytes(MIB)))
     local = passes.run(PassRequest(block_size=BLOCK, source=source, target=twins[0]))
     for twin, transport in ((twins[1], installed), (twins[2], portable)):
@@ -86,7 +86,7 @@ def test_with_its_digest_file_a_pass_reads_no_target_until_somebody_writes_to_it
     source, target = image("source", SIZE), image("target", SIZE)
     request = PassRequest(block_size=BLOCK, source=source, target=target, digests=tmp_path / "digests")
     remote.run(request, far="target", transport=portable)
-    overwrite(source, (MIB + 5, b"changed"), (SIZE - 1, b"!"))
+    overwrite(source, (MIB + 5, b"changed"), (SIZE - 7, b"changed"))
     second = remote.run(request, far="target", transport=portable)
     assert (second.bytes_changed, second.target_bytes_read) == (BLOCK + SIZE % BLOCK, 0)
     overwrite(target, (2 * MIB, b"somebody"))

@@ -68,7 +68,7 @@ def test_a_pass_writes_what_a_local_pass_would(
     twins = [tmp_path / "near-twin", tmp_path / "far-twin"]
     for twin in twins:
         twin.write_bytes(source.read_bytes())
-        overwrite(twin, (0, b"a"), (70000, b"b" * 200000), (2 * MIB, os.urandom(MIB)), (SIZE - 1, b"z"))
+        overwrite(twin, (0, b"a"), (70000, b"b" * 200000), (2 * MIB, os.urandom(MIB)), (SIZE - 7, b"changed"))
     overwrite(source, (3 * MIB, bytes(MIB)))
     local = passes.run(PassRequest(source=source, target=twins[0], block_size=BLOCK))
     between = remote.run(
@@ -88,7 +88,7 @@ def test_with_its_digest_file_a_pass_reads_no_target_and_writes_only_what_change
     assert remote.run(request, far=far, transport=installed).bytes_changed == SIZE
     again = remote.run(request, far=far, transport=installed)
     assert (again.bytes_changed, again.target_bytes_read, again.notes) == (0, 0, ())
-    overwrite(source, (MIB + 5, b"changed"), (SIZE - 1, b"!"))
+    overwrite(source, (MIB + 5, b"changed"), (SIZE - 7, b"changed"))
     third = remote.run(request, far=far, transport=installed)
     assert (third.bytes_changed, third.extents_written) == (BLOCK + SIZE % BLOCK, 2)
     assert third.target_bytes_read == 0
