@@ -135,7 +135,7 @@ def test_a_proof_of_a_far_target_finds_each_block_that_differs(
     same = remote.compare(source, target, target_offset=MIB, far="target", transport=transport)
     assert same.equal
     assert same.source_root == same.target_root != ""
-    overwrite(target, (MIB + 70000, b"x"), (MIB + SIZE - 1, b"x"))
+    overwrite(target, (MIB + 70000, b"changed"), (MIB + SIZE - 7, b"changed"))
     other = remote.compare(source, target, target_offset=MIB, far="target", transport=transport)
     tail = SIZE // BLOCK * BLOCK
     assert other.differing.pairs() == [(BLOCK, BLOCK), (tail, SIZE - tail)]

@@ -352,7 +352,7 @@ def test_a_proof_between_hosts_finds_each_block_that_differs(
     assert same.equal
     assert same.hash == "blake3"
     assert same.source_root == same.target_root != ""
-    overwrite(target, (MIB + 70000, b"x"), (MIB + SIZE - 1, b"x"))
+    overwrite(target, (MIB + 70000, b"changed"), (MIB + SIZE - 7, b"changed"))
     other = remote.compare(source, target, target_offset=MIB, transport=installed)
     assert not other.equal
     tail = SIZE // 65536 * 65536
