@@ -16,6 +16,7 @@ from typing import Protocol
 from blocksync.errors import Failed
 from blocksync.transports.failures import last_words
 from blocksync.transports.interface import Channel, Transport, stands
+from orchestrate.standby import Standby
 
 MISSING = 127
 """What a shell says of a command that is not there."""
@@ -88,7 +89,7 @@ class FarHost:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self._idle: list[_Shell] = []
+        self._idle: Standby[_Shell] = Standby()
 
     def run(self, argv: Sequence[str]) -> Done:
         """As `Host.run`."""
@@ -98,7 +99,7 @@ class FarHost:
         except BaseException:
             shell.close()
             raise
-        self._idle.append(shell)
+        self._idle.give(shell)
         return done
 
     def describe(self) -> str:
@@ -107,16 +108,12 @@ class FarHost:
 
     def close(self) -> None:
         """End the shells. May be called again."""
-        while self._idle:
-            self._idle.pop().close()
+        self._idle.close()
 
     def _shell(self) -> "_Shell":
-        while self._idle:
-            shell = self._idle.pop()
-            if shell.stands:
-                return shell
-            # The link was cut meanwhile; there may be a new one.
-            shell.close()
+        if (shell := self._idle.take()) is not None:
+            return shell
+        # The link of those that stood may be cut; there may be a new one.
         try:
             return _Shell(self.describe(), self._transport.run(["sh"]))
         except Failed as error:

@@ -19,6 +19,7 @@ from blocksync.transports.choice import Kind, choose
 from blocksync.transports.interface import Transport
 from blocksync.verify import Comparison
 from orchestrate.hosts import FarHost, Host, ThisHost
+from orchestrate.standby import Standby
 
 # Each takes one of the sessions that sshd gives a connection: ten, if nobody changed that.
 _MOST_WAITING = 4
@@ -153,17 +154,13 @@ class Here:
         return f"BLAKE3 {found.source_root}"
 
 
-@dataclass(frozen=True, slots=True)
 class Far:
-    """Volumes of the machine behind a transport."""
+    """Volumes of the machine behind a transport. Its one `host` is for all: the shells there stay."""
 
-    transport: Transport
-    host: FarHost = field(init=False)
-    _waiting: list[FarEnd] = field(default_factory=list, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        """One host for all: its shells there stay."""
-        object.__setattr__(self, "host", FarHost(self.transport))
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._waiting: Standby[FarEnd] = Standby()
+        self.host = FarHost(transport)
 
     def make_ready(self, passes: int) -> None:
         """As `Source.make_ready`: agents that wait there."""
@@ -174,28 +171,22 @@ class Far:
             for started in [pool.submit(self._start) for _ in range(count)]:
                 # A pass that finds none starts its own, and says what is wrong.
                 with suppress(BlocksyncError):
-                    self._waiting.append(started.result())
+                    self._waiting.give(started.result())
 
     def copy_all(self, parts: Sequence[Part]) -> list[PassReport]:
         """As `Source.copy_all`."""
-        return remote.run_several(parts, transport=self.transport, meet=self._meet)
+        return remote.run_several(parts, transport=self._transport, meet=self._meet)
 
     def close(self) -> None:
         """End all that waits there; the transport is the caller's."""
-        while self._waiting:
-            self._waiting.pop().close()
+        self._waiting.close()
         self.host.close()
 
     def _start(self) -> FarEnd:
-        return FarEnd(self.transport, self.transport.describe())
+        return FarEnd(self._transport, self._transport.describe())
 
     def _meet(self) -> FarEnd:
-        while self._waiting:
-            far = self._waiting.pop()
-            if far.stands:
-                return far
-            far.close()
-        return self._start()
+        return self._waiting.take() or self._start()
 
     def prove_all(self, proofs: Sequence[Proof]) -> list[str]:
         """As `Source.prove_all`."""
@@ -204,12 +195,12 @@ class Far:
 
     def send(self, request: PassRequest, progress: Report) -> PassReport:
         """As `Source.send`."""
-        return remote.run(request, far="target", transport=self.transport, progress=progress)
+        return remote.run(request, far="target", transport=self._transport, progress=progress)
 
     def compare(self, here: Path, volume: Path, size: int, progress: Report) -> Comparison:
         """As `Source.compare`."""
         return remote.compare(
-            here, volume, size=size, far="target", transport=self.transport, progress=progress
+            here, volume, size=size, far="target", transport=self._transport, progress=progress
         )
 
 
