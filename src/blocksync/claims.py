@@ -133,7 +133,8 @@ class Settlement:
             for path in {history.path_of(table.path, table.header.binding.target) for _, table in tables}:
                 self._leave_trace(path, stamp, writers)
         for ended, table in tables:
-            _bring_in_line(table, ended, stamp)
+            state = State.DONE if ended.complete else State.PARTIAL
+            table.bring_in_line(state, stamp, learned=ended.looked)
 
     def _leave_trace(self, path: Path, stamp: str, writers: list[Ended]) -> None:
         """Tell the digest files of other ranges of this target that these writes spared them."""
@@ -142,10 +143,3 @@ class Settlement:
         with telling(path, "cannot be written", "make room in its folder"):
             for before, after, ended in zip([self.stamp, *between], [*between, stamp], writers, strict=True):
                 history.append(path, history.Written(before, after, ended.offset, ended.size))
-
-
-def _bring_in_line(table: Digests, ended: Ended, stamp: str) -> None:
-    state = State.DONE if ended.complete else State.PARTIAL
-    touched = ended.looked or table.marked or not table.trusted
-    if touched or (table.header.state, table.header.stamp) != (state, stamp):
-        table.commit(state, stamp)

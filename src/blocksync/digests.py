@@ -259,6 +259,12 @@ class Digests:
             _write_fully(file.fileno(), self.header.pack(), 0)
             os.fsync(file.fileno())
 
+    def bring_in_line(self, state: State, stamp: str, *, learned: bool) -> None:
+        """Commit, unless the file says the same already: nothing was `learned` of blocks, nothing written."""
+        touched = learned or self.marked or not self.trusted
+        if touched or (self.header.state, self.header.stamp) != (state, stamp):
+            self.commit(state, stamp)
+
     def _write_chunks(self, fd: int) -> None:
         binding = self.header.binding
         with memoryview(self.table) as table:

@@ -443,10 +443,7 @@ class _Pass:
             self._leave_trace(self._table.path, stamp)
         whole = complete and (self._only is None or self._table.header.state is State.DONE)
         state = State.DONE if whole else State.PARTIAL
-        header = self._table.header
-        touched = counters.learned or self._table.marked or not self._table.trusted
-        if touched or (header.state, header.stamp) != (state, stamp):
-            self._table.commit(state, stamp)
+        self._table.bring_in_line(state, stamp, learned=counters.learned > 0)
 
     def _leave_trace(self, path: Path, stamp: str) -> None:
         """Tell the digest files of other ranges of this target that these writes spared them."""
