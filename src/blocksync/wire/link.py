@@ -19,7 +19,7 @@ from blocksync.wire.frames import GREETING, HEADER, Codec, Header, Kind, Terms, 
 PATIENCE = 25.0
 BEAT = 0.5
 _GLANCE = 0.1
-_GLANCE_MS = 100
+_GLANCE_MS = round(_GLANCE * 1000)
 _PIPE = 2**20
 _SMALLEST_SLICE = 4096
 
