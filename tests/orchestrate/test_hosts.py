@@ -1,46 +1,24 @@
 """Commands reach a far host as they were written, and what became of them comes back."""
 
-import os
-import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from kept_channels import KeptChannels
 
 from blocksync.errors import Failed
 from blocksync.transports.child import ChildChannel
 from orchestrate.hosts import MISSING, Done, FarHost, HostLost
 
 
-class Shells:
-    """A transport to this machine, which keeps what it started."""
-
-    def __init__(self) -> None:
-        self.channels: list[ChildChannel] = []
-
-    def run(self, argv: Sequence[str]) -> ChildChannel:
-        self.channels.append(ChildChannel(argv))
-        return self.channels[-1]
-
-    def describe(self) -> str:
-        return "the far host"
-
-    def cut(self) -> None:
-        for channel in self.channels:
-            with suppress(ProcessLookupError):
-                os.killpg(channel._process.pid, signal.SIGKILL)
-            channel.wait(10)
+@pytest.fixture
+def shells() -> KeptChannels:
+    return KeptChannels()
 
 
 @pytest.fixture
-def shells() -> Shells:
-    return Shells()
-
-
-@pytest.fixture
-def host(shells: Shells) -> Iterator[FarHost]:
+def host(shells: KeptChannels) -> Iterator[FarHost]:
     far = FarHost(shells)
     yield far
     far.close()
@@ -73,7 +51,7 @@ def test_much_output_comes_whole(host: FarHost) -> None:
 
 
 def test_one_shell_runs_one_command_after_the_other_and_threads_have_their_own(
-    host: FarHost, shells: Shells
+    host: FarHost, shells: KeptChannels
 ) -> None:
     assert [host.run(["echo", str(number)]).output for number in range(3)] == [b"0\n", b"1\n", b"2\n"]
     assert len(shells.channels) == 1
@@ -87,13 +65,13 @@ def test_a_command_that_goes_on_in_the_background_is_not_waited_for(host: FarHos
     assert host.run(["sh", "-c", "sleep 30 2>/dev/null & echo begun"]).output == b"begun\n"
 
 
-def test_a_link_that_broke_meanwhile_is_made_anew(host: FarHost, shells: Shells) -> None:
+def test_a_link_that_broke_meanwhile_is_made_anew(host: FarHost, shells: KeptChannels) -> None:
     host.run(["true"])
     shells.cut()
     assert host.run(["echo", "there"]).output == b"there\n"
 
 
-def test_a_link_that_breaks_under_a_command_is_no_answer_of_it(host: FarHost, shells: Shells) -> None:
+def test_a_link_that_breaks_under_a_command_is_no_answer_of_it(host: FarHost, shells: KeptChannels) -> None:
     with ThreadPoolExecutor(1) as pool:
         told = pool.submit(host.run, ["sh", "-c", "echo half; sleep 30"])
         while not shells.channels:
@@ -111,7 +89,7 @@ def test_an_answer_that_is_none_is_an_error_with_a_name(tmp_path: Path) -> None:
     )
     liar.chmod(0o755)
 
-    class Liar(Shells):
+    class Liar(KeptChannels):
         def run(self, argv: Sequence[str]) -> ChildChannel:
             return super().run([str(liar)])
 

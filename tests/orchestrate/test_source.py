@@ -1,42 +1,26 @@
 """What a far source keeps ready is used, and what of it has ended is made anew."""
 
 import os
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kept_channels import KeptChannels
 
 from blocksync.passes import PassRequest
 from blocksync.remote import Part
-from blocksync.transports.child import ChildChannel
 from orchestrate.source import Far
 
 SIZE = 1 << 20
 
 
-class Here:
-    """A transport to this machine, which keeps what it started."""
-
-    def __init__(self) -> None:
-        self.channels: list[ChildChannel] = []
-
-    def run(self, argv: Sequence[str]) -> ChildChannel:
-        self.channels.append(ChildChannel(argv))
-        return self.channels[-1]
-
-    def describe(self) -> str:
-        return "the far host"
+@pytest.fixture
+def transport() -> KeptChannels:
+    return KeptChannels()
 
 
 @pytest.fixture
-def transport() -> Here:
-    return Here()
-
-
-@pytest.fixture
-def far(transport: Here) -> Iterator[Far]:
+def far(transport: KeptChannels) -> Iterator[Far]:
     source = Far(transport)
     yield source
     source.close()
@@ -61,7 +45,7 @@ def copied(parts: list[Part]) -> bool:
     return parts[0].request.target.read_bytes() == volumes
 
 
-def test_passes_begin_with_the_agents_that_wait(far: Far, transport: Here, parts: list[Part]) -> None:
+def test_passes_begin_with_the_agents_that_wait(far: Far, transport: KeptChannels, parts: list[Part]) -> None:
     far.make_ready(len(parts))
     assert len(transport.channels) == len(parts)
     far.copy_all(parts)
@@ -70,25 +54,22 @@ def test_passes_begin_with_the_agents_that_wait(far: Far, transport: Here, parts
 
 
 def test_an_agent_that_ended_while_it_waited_is_made_anew(
-    far: Far, transport: Here, parts: list[Part]
+    far: Far, transport: KeptChannels, parts: list[Part]
 ) -> None:
     far.make_ready(len(parts))
-    for channel in transport.channels:
-        with suppress(ProcessLookupError):
-            os.killpg(channel._process.pid, signal.SIGKILL)
-        channel.wait(10)
+    transport.cut()
     far.copy_all(parts)
     assert copied(parts)
     assert len(transport.channels) == 2 * len(parts)
 
 
-def test_no_more_wait_than_a_connection_has_room_for(far: Far, transport: Here) -> None:
+def test_no_more_wait_than_a_connection_has_room_for(far: Far, transport: KeptChannels) -> None:
     far.make_ready(20)
     far.make_ready(20)
     assert len(transport.channels) == 4
 
 
-def test_nothing_is_left_at_the_end(far: Far, transport: Here) -> None:
+def test_nothing_is_left_at_the_end(far: Far, transport: KeptChannels) -> None:
     far.host.run(["true"])
     far.make_ready(2)
     far.close()
