@@ -16,7 +16,7 @@ CORE = Extension(
         "src/blocksync/native/xxh3_avx2.c",
         "src/blocksync/native/xxh3_avx512.c",
     ],
-    depends=["src/blocksync/native/xxh3.h", "src/blocksync/native/xxh3_body.h"],
+    depends=[f"src/blocksync/native/{name}.h" for name in ("clock", "xxh3", "xxh3_body")],
     include_dirs=["src/blocksync/native"],
     extra_compile_args=["-std=gnu11", "-pthread", *EXTRA],
     extra_link_args=["-pthread", *(SANITIZE[:1] if os.environ.get("BLOCKSYNC_SANITIZE") else [])],
@@ -26,6 +26,8 @@ WIRE = [
     Extension(
         f"blocksync.{name}",
         [f"src/blocksync/{name}.pyx"],
+        depends=["src/blocksync/native/clock.h"],
+        include_dirs=["src/blocksync/native"],
         extra_compile_args=["-std=gnu11", *EXTRA],
         extra_link_args=SANITIZE[:1] if os.environ.get("BLOCKSYNC_SANITIZE") else [],
     )

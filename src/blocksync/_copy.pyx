@@ -48,31 +48,19 @@ cdef extern from "<fcntl.h>" nogil:
     int FALLOC_FL_PUNCH_HOLE
     int FALLOC_FL_ZERO_RANGE
 
+cdef extern from "clock.h" nogil:
+    int64_t monotonic_ns()
+    void sleep_ns(int64_t ns)
+
 cdef extern from *:
     """
     #include <stdint.h>
-    #include <time.h>
-
-    static int64_t monotonic_ns(void)
-    {
-        struct timespec now;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-    }
-
-    static void sleep_ns(int64_t ns)
-    {
-        struct timespec span = {ns / 1000000000, ns % 1000000000};
-        nanosleep(&span, NULL);
-    }
 
     #define atomic_add(p, v) __atomic_fetch_add((p), (v), __ATOMIC_RELAXED)
     #define atomic_get(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
     #define atomic_set(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
     #define atomic_or(p, v) __atomic_fetch_or((p), (v), __ATOMIC_RELAXED)
     """
-    int64_t monotonic_ns() nogil
-    void sleep_ns(int64_t ns) nogil
     int64_t atomic_add(int64_t *p, int64_t v) nogil
     int64_t atomic_get_i64 "atomic_get"(int64_t *p) nogil
     int atomic_get(int *p) nogil

@@ -25,26 +25,9 @@ cdef extern from "<poll.h>" nogil:
     short POLLIN
     short POLLOUT
 
-cdef extern from *:
-    """
-    #include <stdint.h>
-    #include <time.h>
-
-    static int64_t monotonic_ns(void)
-    {
-        struct timespec now;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-    }
-
-    static void sleep_ns(int64_t ns)
-    {
-        struct timespec span = {ns / 1000000000, ns % 1000000000};
-        nanosleep(&span, 0);
-    }
-    """
-    int64_t monotonic_ns() nogil
-    void sleep_ns(int64_t ns) nogil
+cdef extern from "clock.h" nogil:
+    int64_t monotonic_ns()
+    void sleep_ns(int64_t ns)
 
 cdef enum:
     MOST_PARTS = 4
