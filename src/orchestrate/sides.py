@@ -13,10 +13,11 @@ from blocksync.errors import Failed, Refused
 from orchestrate.kvm.libvirt import Libvirt, Unreachable
 from orchestrate.plan.model import Plan
 from orchestrate.xen import toolstack
-from orchestrate.xen.toolstack import AutostartLink, Host, Toolstack
+from orchestrate.xen.toolstack import AutostartLink, Host, SlowDevices, Toolstack
 
 _RELEASE_SECONDS = 30.0
 _POLL_SECONDS = 0.5
+_START_ATTEMPTS = 3
 
 
 class Asking(Protocol):
@@ -132,7 +133,19 @@ class XenSide:
                 "the plan does not say where its Xen configuration is",
                 'add `config = "/etc/xen/..."` at the plan\'s head',
             )
-        self.tools.create(self.plan.config)
+        self._create(self.tools, self.plan.config)
+
+    def _create(self, tools: Toolstack, config: str) -> None:
+        """Start the guest; again where its host was too busy for its devices, and nothing of it is left."""
+        for _ in range(_START_ATTEMPTS - 1):
+            try:
+                tools.create(config)
+            except SlowDevices:
+                if self.runs():
+                    raise
+            else:
+                return
+        tools.create(config)
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,8 @@ exit 9
 _BUSY = 9
 _WAIT_SECONDS = 30
 _CREATE_SECONDS = 600.0
+# What libxl and xend say when a device's script was slower than they wait: 40 s for each, 100 s for all.
+_SLOW_SCRIPTS = ("because of timeout", "Hotplug scripts not working")
 # Few programs: the guest is down meanwhile, and a slow host takes a quarter of a second to start one. Whoever
 # has a device of device mapper open is in its count, so that nobody has to be looked for when that is 0.
 _HOLDERS = """
@@ -149,6 +151,10 @@ class DomainState(StrEnum):
     SHUTDOWN = "shut down"
 
 
+class SlowDevices(Failed):
+    """A guest was not started because its host took too long over its devices. Another try may do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Holder:
     """Who has a volume open, in words for the operator."""
@@ -188,7 +194,7 @@ class Toolstack:
         return True
 
     def create(self, config: str) -> None:
-        """Start the guest of a configuration on that host."""
+        """Start the guest of a configuration there. Raises `SlowDevices` where the host was too busy."""
         folder = _text(self._script(_BEGIN, self.tool, "create", config)).strip()
         deadline = time.monotonic() + _CREATE_SECONDS
         while (told := self._run(_RESULT, folder)).status == _BUSY:
@@ -200,7 +206,10 @@ class Toolstack:
                 )
         status, _, said = _text(told).partition("\n")
         if told.status or status != "0":
-            raise self._failed(f"create {config}", said.strip() or told.complaint)
+            failure = self._failed(f"create {config}", said.strip() or told.complaint)
+            if any(words in said for words in _SLOW_SCRIPTS):
+                raise SlowDevices(failure.thing, failure.cause, failure.way_out)
+            raise failure
 
     def destroy(self, name: str) -> None:
         """End the domain as pulling the plug does. Only for an operator who said so."""

@@ -158,6 +158,18 @@ def test_a_rollback_may_be_repeated(planned_guest, xl):
     assert len(xl.calls("create")) == 1
 
 
+@pytest.mark.parametrize("attempts", [2, 3])
+def test_a_rollback_asks_a_busy_xen_host_three_times(planned_guest, xl, attempts):
+    killed(planned_guest, "begin", "last pass")
+    xl.is_busy_for(attempts)
+    done = planned_guest.step("rollback")
+    assert (done.returncode == 0) == xl.running == (attempts == 2), done.stderr
+    assert len(xl.calls("create")) == 3
+    if not xl.running:
+        assert "because of timeout" in done.stderr
+        assert planned_guest.result("rollback")["started"]
+
+
 def test_a_second_cutover_after_a_rollback_stops_the_guest_again(planned_guest, xl):
     killed(planned_guest, "begin", "verify")
     planned_guest.result("rollback")

@@ -13,7 +13,12 @@ list) echo 'Name                                        ID   Mem VCPUs\tState\tT
 domid) [ -e running ] ;;
 shutdown) [ -e stubborn ] || rm -f running ;;
 destroy) rm -f running ;;
-create) [ -e running ] && exit 1; touch running ;;
+create)
+    [ -e running ] && exit 1
+    [ -s busy ] || {{ touch running; exit 0; }}
+    sed -i 1d busy
+    echo 'libxl: error: killing execution of /etc/xen/scripts/block add because of timeout' >&2
+    exit 1 ;;
 esac
 """
 
@@ -33,6 +38,10 @@ class XlDouble:
 
     def is_stubborn(self) -> None:
         (self.folder / "stubborn").touch()
+
+    def is_busy_for(self, attempts: int) -> None:
+        """So many times to come, the host takes too long to attach the guest's devices."""
+        (self.folder / "busy").write_text("busy\n" * attempts)
 
     def calls(self, command: str) -> list[str]:
         lines = (self.folder / "calls").read_text().splitlines()
