@@ -116,7 +116,8 @@ def _peak(folder: Path, size: int, with_digests: bool) -> tuple[int, float]:
         with source.open("wb") as file:
             file.truncate(size)
         options = ("--digests", str(digests)) if with_digests else ()
-        timing = timed((str(OURS), "sync", str(source), str(target), *options))
+        sync = (str(OURS), "sync", "--block-size", str(BLOCK), str(source), str(target))
+        timing = timed((*sync, *options))
     finally:
         for path in (source, target, digests):
             path.unlink(missing_ok=True)

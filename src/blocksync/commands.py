@@ -125,8 +125,8 @@ SYNC = Command(
         Option(
             name="block_size",
             metavar="BYTES",
-            help="Unit of comparing and of digests: a power of two from 4KiB to 16MiB. 64KiB if not given; "
-            "16KiB between hosts, and more for volumes above 64GiB.",
+            help="Unit of comparing and of digests: a power of two from 4KiB to 16MiB. 16KiB if not given; "
+            "32KiB for volumes above 64GiB, 64KiB above 128GiB.",
         ),
         Option(
             name="compare",

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from blocksync.extents import Extents
 
 BLOCK_SIZE = 65536
-# Between hosts, a changed page costs a whole block on the way: blocks are smaller as long as their digests
-# are no more than this many at each end.
+# A changed page costs a whole block, read here and on its way between hosts: blocks are smaller as long as
+# their digests are no more than this many.
 SMALL_BLOCK_SIZE = 16384
 MOST_SMALL_BLOCKS = 4 * 2**20
 SMALLEST_BLOCK = 4096
@@ -40,16 +40,17 @@ DIRECT_SEGMENT = 2**20
 MOST_WORKERS = 8
 DIRECT_WORKERS = 8
 
-# Flush behind the writers, so that progress is durable and the last flush is short.
+# Flush behind the writers, so that progress is durable.
 FLUSH_EVERY = 256 * 2**20
-TICK = 0.1
+# How often the disk is given what was written meanwhile, so that the last flush is short.
+TICK = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassRequest:
     """What to copy where. Sizes and offsets are in bytes.
 
-    `size` None means the whole source. `block_size` 0 means what fits its size and place. `digests` names
+    `size` None means the whole source. `block_size` 0 means what fits its size. `digests` names
     the file that remembers what the target holds; without one the target is read. `compare` false writes
     unknown blocks without reading the target. `only` limits the pass to extents of the source. `origin` is
     the volume that `source` is a snapshot of: the digest file is then about that volume, and serves all its
@@ -130,8 +131,8 @@ class _Plan:
         return self.request.target_offset + self.size
 
 
-def block_size_between_hosts(size: int) -> int:
-    """The unit of a pass between hosts over `size` bytes, where none was asked for."""
+def fitting_block_size(size: int) -> int:
+    """The unit of a pass over `size` bytes, where none was asked for."""
     block = SMALL_BLOCK_SIZE
     while block < BLOCK_SIZE and size > block * MOST_SMALL_BLOCKS:
         block *= 2
@@ -169,9 +170,9 @@ def _quiet(progress: Progress) -> None:
 def _prepare(request: PassRequest) -> _Plan:
     """Measure both ends and ask every guard that needs no open target. Writes nothing."""
     check_options(request)
-    request = replace(request, block_size=request.block_size or BLOCK_SIZE)
     source = devices.measure(request.source)
     size = source.size if request.size is None else request.size
+    request = replace(request, block_size=request.block_size or fitting_block_size(size))
     if size > source.size:
         raise Refused(
             source.path, f"has {source.size} bytes, not {size}", "give a smaller --size", guard="size"
@@ -418,6 +419,8 @@ class _Pass:
             devices.flush(self._target)
             self._flushed = issued
             self._durable = counters.done
+        else:
+            devices.begin_flush(self._target)
 
     def _raise_fault(self, copy: Copy) -> None:
         fault = copy.fault()

@@ -9,7 +9,7 @@ from blocksync._copy import count_runs
 from blocksync.devices import Device
 from blocksync.digests import CHUNK_DIGESTS, Binding, Digests, State
 from blocksync.errors import BlocksyncError, Refused
-from blocksync.passes import PassReport, PassRequest, block_size_between_hosts
+from blocksync.passes import PassReport, PassRequest, fitting_block_size
 from blocksync.wire import extent_list, frames
 from blocksync.wire.compression import CODECS
 from blocksync.wire.extent_list import Pair
@@ -34,7 +34,7 @@ class Scope:
         size = available if request.size is None else request.size
         if size > available:
             raise Refused(source, f"has {available} bytes, not {size}", "give a smaller --size", guard="size")
-        request = replace(request, block_size=request.block_size or block_size_between_hosts(size))
+        request = replace(request, block_size=request.block_size or fitting_block_size(size))
         terms = frames.terms(size, request.block_size, request.hash.size)
         needed = terms.all_blocks * (1 + 8 * request.hash.size * (request.digests is not None)) // 8
         if needed > _memory():

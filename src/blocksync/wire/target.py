@@ -35,6 +35,8 @@ FEWEST_BUFFERS = 3
 # Frames without data that may wait for the disk: punching holes takes longer than naming them.
 MOST_WAITING = 1024
 FLUSH_EVERY = 256 * 2**20
+# How often the disk is given what was applied meanwhile, so that the last flush is short.
+BEGIN_FLUSH_EVERY = 0.05
 # Below this a run of zeros is cheaper to write than to punch: each hole is an extent in the file system.
 HOLE_WORTH = 65536
 PAGE = 4096
@@ -393,8 +395,9 @@ class TargetEnd:
 
     def _flush_all(self) -> None:
         while not self._all_applied():
-            self._crew.wait_for(lambda: self._all_applied() or self._ledger.unflushed >= FLUSH_EVERY)
-            if not self._all_applied():
+            if not self._crew.wait_for(self._is_flush_due, BEGIN_FLUSH_EVERY):
+                devices.begin_flush(self._receiving.opened)
+            elif not self._all_applied():
                 self._flush_behind()
         frames, size = self._ledger.flushing()
         if not self._receiving.dry_run:
@@ -407,6 +410,9 @@ class TargetEnd:
 
     def _all_applied(self) -> bool:
         return self.totals is not None and self._ledger.applied == self._ledger.arrived
+
+    def _is_flush_due(self) -> bool:
+        return self._all_applied() or self._ledger.unflushed >= FLUSH_EVERY
 
     def _flush_behind(self) -> None:
         frames, size = self._ledger.flushing()

@@ -17,7 +17,7 @@ from blocksync.wire.messages import Role
 
 MIB = 2**20
 GIB = 2**30
-# What a pass between hosts over so little has, where none is asked for.
+# What a pass over so little has, where none is asked for.
 BLOCK = 16384
 # No multiple of a sector, nor of any block.
 SIZE = 5 * MIB + 12345
@@ -40,9 +40,9 @@ def figures(report: PassReport) -> tuple[int, ...]:
     return report.bytes_total, report.bytes_changed, report.extents_written
 
 
-def test_blocks_are_small_between_hosts_as_long_as_their_digests_are_few() -> None:
+def test_blocks_are_small_as_long_as_their_digests_are_few() -> None:
     sizes = [0, SIZE, 64 * GIB, 64 * GIB + 1, 128 * GIB + 1, 2**50]
-    assert list(map(passes.block_size_between_hosts, sizes)) == [BLOCK, BLOCK, BLOCK, 2 * BLOCK, 65536, 65536]
+    assert list(map(passes.fitting_block_size, sizes)) == [BLOCK, BLOCK, BLOCK, 2 * BLOCK, 65536, 65536]
 
 
 @both_ways

@@ -25,7 +25,7 @@ from blocksync.transports.child import ChildChannel
 from blocksync.transports.local import Local
 
 MIB = 2**20
-# What a pass between hosts over so little has, where none is asked for.
+# What a pass over so little has, where none is asked for.
 BLOCK = 16384
 # The second and the fourth end inside a sector.
 SIZES = (3 * MIB, 2 * MIB + 777, 5 * MIB, MIB + 1)
