@@ -1,6 +1,6 @@
 """A digest file in the hands of a pass: believed or not before it, committed after it.
 
-For passes whose other end is on another host; the target's stamp and bytes may come from there.
+The target may be on another host: its stamp and bytes come from there then.
 """
 
 import threading

@@ -303,11 +303,13 @@ def _open(device: Device, flags: int, *, direct: bool) -> int:
         ) from error
 
 
-def can_be_direct(device: Device, offset: int) -> bool:
-    """Whether direct I/O can start at a byte offset: always on a block device's sector, on a file's page
-    only.
+def goes_direct(device: Device, offset: int, *, direct: bool, cache: bool) -> bool:
+    """Whether a range that starts at a byte offset is read and written past the page cache.
+
+    A block device is, unless `cache` asks otherwise; a file only where `direct` asks for it, and the range
+    starts on a page.
     """
-    return device.is_block or offset % _alignment(device) == 0
+    return not cache if device.is_block else direct and offset % _alignment(device) == 0
 
 
 def _alignment(device: Device) -> int:

@@ -8,14 +8,14 @@ digest file's commit.
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blocksync import devices, digests, guards, history
+from blocksync import claims, devices, digests, guards, targets
 from blocksync._copy import Copy, Counters, count_runs
+from blocksync.claims import Ended, Settlement
 from blocksync.devices import Device, Opened
 from blocksync.digests import Binding, Digests, State
 from blocksync.errors import CHECK, Failed, Interrupted, Refused, Usage, telling
@@ -23,6 +23,7 @@ from blocksync.guards import Signature
 from blocksync.hashes import XXH3, Hash
 from blocksync.interruption import Stop, stop_on_signals
 from blocksync.progress import Progress, Report
+from blocksync.targets import Range
 
 if TYPE_CHECKING:
     from blocksync.extents import Extents
@@ -127,8 +128,23 @@ class _Plan:
     size: int
 
     @property
-    def target_size(self) -> int:
-        return self.request.target_offset + self.size
+    def span(self) -> Range:
+        """The target's range, and how it is to be opened."""
+        request = self.request
+        return Range(
+            path=request.target,
+            offset=request.target_offset,
+            size=self.size,
+            direct=request.direct,
+            cache=request.cache,
+            dry_run=request.dry_run,
+            overrides=request.overrides,
+        )
+
+    @property
+    def reads_direct(self) -> bool:
+        """Whether the source is read past the page cache."""
+        return devices.goes_direct(self.source, 0, direct=self.request.direct, cache=self.request.cache)
 
 
 def fitting_block_size(size: int) -> int:
@@ -148,14 +164,15 @@ def run(request: PassRequest, *, progress: Report | None = None) -> PassReport:
     started = time.monotonic()
     with telling(request.target, "failed"), stop_on_signals() as stop, ExitStack() as stack:
         plan = _prepare(request)
-        source = stack.enter_context(devices.open_source(plan.source, direct=_direct(request, plan.source)))
-        target = stack.enter_context(_target(plan))
-        table = _digests(plan, target)
+        source = stack.enter_context(devices.open_source(plan.source, direct=plan.reads_direct))
+        target = stack.enter_context(targets.opened(plan.span, plan.target))
+        settlement = Settlement(target)
+        table = _digests(plan, settlement)
         _refuse_foreign(plan, table)
         return _Pass(
             plan=plan,
             source=source,
-            target=target,
+            settlement=settlement,
             table=table,
             report=progress or _quiet,
             stop=stop,
@@ -178,16 +195,12 @@ def _prepare(request: PassRequest) -> _Plan:
             source.path, f"has {source.size} bytes, not {size}", "give a smaller --size", guard="size"
         )
     _check_digest_path(request)
-    target = None if _is_missing_file(request.target) else devices.measure(request.target)
     origin = source if request.origin is None else devices.measure(request.origin)
-    plan = _Plan(request, source, origin, target, size)
-    expected = target or _file_to_be(plan)
-    guards.range_fits(expected, request.target_offset, size)
-    if target is not None:
+    plan = _Plan(request, source, origin, targets.find(request.target), size)
+    if plan.target is not None:
         for side in (source, origin):
-            guards.not_the_source(side, target, request.target_offset, size)
-        if not request.dry_run:
-            guards.not_in_use(target, request.overrides)
+            guards.not_the_source(side, plan.target, request.target_offset, size)
+    targets.guard(plan.span, plan.target)
     return plan
 
 
@@ -210,65 +223,12 @@ def check_options(request: PassRequest) -> None:
 def _check_digest_path(request: PassRequest) -> None:
     if request.digests is None:
         return
-    digests.check_path(request.digests)
     for side in (request.source, request.target, *filter(None, [request.origin])):
-        if request.digests.exists() and side.exists() and request.digests.samefile(side):
-            raise Usage(request.digests, "is the source or the target itself", "name another digest file")
+        claims.check_path(request.digests, side)
 
 
-def _is_missing_file(path: Path) -> bool:
-    """A target file is made when it is missing; a device node never is."""
-    path = Path(path)
-    if path.exists() or path.is_symlink():
-        return False
-    if path.resolve().is_relative_to("/dev") or not path.parent.is_dir():
-        raise Usage(path, "does not exist", "check the path; a logical volume may need `lvchange -ay`")
-    return True
-
-
-def _file_to_be(plan: _Plan) -> Device:
-    return Device(plan.request.target, "file", plan.target_size, devices.FILE_SECTOR, (-1, -1), "")
-
-
-def _direct(request: PassRequest, device: Device, offset: int = 0) -> bool:
-    wanted = not request.cache if device.is_block else request.direct
-    return wanted and devices.can_be_direct(device, offset)
-
-
-@contextmanager
-def _target(plan: _Plan) -> Iterator[Opened]:
-    request = plan.request
-    if request.dry_run:
-        with _dry_target(plan) as opened:
-            yield opened
-        return
-    device = plan.target or devices.create_sparse(request.target, plan.target_size)
-    exclusive = not guards.claims_waived(request.overrides)
-    with devices.open_target(
-        device, direct=_direct(request, device, request.target_offset), exclusive=exclusive
-    ) as opened:
-        yield opened
-
-
-@contextmanager
-def _dry_target(plan: _Plan) -> Iterator[Opened]:
-    if plan.target is not None:
-        with devices.open_source(
-            plan.target, direct=_direct(plan.request, plan.target, plan.request.target_offset)
-        ) as opened:
-            yield opened
-        return
-    # The file that would be made is one hole, and so is this.
-    fd = os.memfd_create("target")
-    try:
-        os.truncate(fd, plan.target_size)
-        yield Opened(_file_to_be(plan), fd, 1, fd)
-    finally:
-        os.close(fd)
-
-
-def _digests(plan: _Plan, target: Opened) -> Digests | None:
-    request = plan.request
+def _digests(plan: _Plan, settlement: Settlement) -> Digests | None:
+    request, target = plan.request, settlement.opened
     if request.digests is None:
         return None
     binding = Binding(
@@ -281,20 +241,13 @@ def _digests(plan: _Plan, target: Opened) -> Digests | None:
     )
     reach = digests.CHUNK_DIGESTS * request.block_size
     spans = None if request.only is None else request.only.aligned(reach, plan.size).pairs()
-    table = digests.load(request.digests, binding, spans)
-    if table.trusted:
-        _check_history(plan, target, table)
-    if table.trusted:
-        table.spot_check(lambda at, length: devices.read_opened(target, request.target_offset + at, length))
-    return table
-
-
-def _check_history(plan: _Plan, target: Opened, table: Digests) -> None:
-    request = plan.request
-    path = history.path_of(table.path, target.device.identity)
-    now = history.stamp(target)
-    if not history.explains(path, table.header.stamp, now, request.target_offset, plan.size):
-        table.forget("is stale: something else wrote to the target since, or the machine was restarted")
+    return claims.believed(
+        request.digests,
+        binding,
+        spans,
+        settlement.stamp,
+        lambda at, length: devices.read_opened(target, request.target_offset + at, length),
+    )
 
 
 def _refuse_foreign(plan: _Plan, table: Digests | None) -> None:
@@ -320,7 +273,7 @@ class _Pass:
         *,
         plan: _Plan,
         source: Opened,
-        target: Opened,
+        settlement: Settlement,
         table: Digests | None,
         report: Report,
         stop: Stop,
@@ -328,7 +281,8 @@ class _Pass:
     ) -> None:
         self._plan = plan
         self._source = source
-        self._target = target
+        self._settlement = settlement
+        self._target = settlement.opened
         self._table = table
         self._report = report
         self._stop = stop
@@ -341,7 +295,6 @@ class _Pass:
         self._total = plan.size if self._only is None else self._only.total
         self._durable = 0
         self._flushed = 0
-        self._stamp = "" if table is None else history.stamp(target)
 
     def run(self) -> PassReport:
         if self._table is not None and self._table.distrust and not self._plan.request.dry_run:
@@ -437,23 +390,21 @@ class _Pass:
         return Failed(side.device.path, cause, CHECK)
 
     def _commit(self, counters: Counters, *, complete: bool) -> None:
-        devices.make_durable(self._target)
+        """Make durable what was written, then claim it."""
+        table = self._table
+        whole = self._only is None or (table is not None and table.header.state is State.DONE)
+        self._settlement.add(
+            Ended(
+                table=table,
+                offset=self._plan.request.target_offset,
+                size=self._plan.size,
+                complete=complete and whole,
+                wrote=counters.written + counters.zeroed > 0,
+                looked=counters.learned > 0,
+            )
+        )
+        self._settlement.settle()
         self._durable = counters.done
-        if self._table is None:
-            return
-        stamp = history.stamp(self._target)
-        if stamp != self._stamp:
-            self._leave_trace(self._table.path, stamp)
-        whole = complete and (self._only is None or self._table.header.state is State.DONE)
-        state = State.DONE if whole else State.PARTIAL
-        self._table.bring_in_line(state, stamp, learned=counters.learned > 0)
-
-    def _leave_trace(self, path: Path, stamp: str) -> None:
-        """Tell the digest files of other ranges of this target that these writes spared them."""
-        path = history.path_of(path, self._target.device.identity)
-        written = history.Written(self._stamp, stamp, self._plan.request.target_offset, self._plan.size)
-        with telling(path, "cannot be written", "make room in its folder, then run the same command again"):
-            history.append(path, written)
 
     def _interrupted(self, counters: Counters) -> Interrupted:
         name = self._stop.signal.name if self._stop.signal else "a request"

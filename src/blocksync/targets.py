@@ -1,7 +1,4 @@
-"""A target made ready for a pass: found or yet to be made, guarded, opened.
-
-For passes whose source is on another host, on whichever host the target is.
-"""
+"""A target made ready for a pass: found or yet to be made, guarded, opened."""
 
 import os
 from collections.abc import Iterator
@@ -31,8 +28,7 @@ class Range:
     overrides: frozenset[str] = frozenset()
 
     def is_direct(self, device: Device) -> bool:
-        wanted = not self.cache if device.is_block else self.direct
-        return wanted and devices.can_be_direct(device, self.offset)
+        return devices.goes_direct(device, self.offset, direct=self.direct, cache=self.cache)
 
 
 def find(path: Path) -> Device | None:

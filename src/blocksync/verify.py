@@ -71,8 +71,7 @@ def compare(
     with ExitStack() as stack:
         opened = []
         for side, base in ((left, 0), (right, target_offset)):
-            wanted = not cache if side.is_block else direct
-            past_cache = wanted and devices.can_be_direct(side, base)
+            past_cache = devices.goes_direct(side, base, direct=direct, cache=cache)
             opened.append(stack.enter_context(devices.open_source(side, direct=past_cache)))
         sides = (_Side(opened[0], 0, length), _Side(opened[1], target_offset, length))
         return _compare(sides, length, progress)
