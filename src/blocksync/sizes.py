@@ -1,4 +1,4 @@
-"""Sizes as people write them: `64KiB`, `4M`, `4194304`."""
+"""Sizes as people write them: `64KiB`, `4M`, `4194304`; and as programs print them."""
 
 import re
 
@@ -26,6 +26,12 @@ def parse_size(text: str) -> int:
     if scaled % 10 ** len(fraction):
         raise Usage(text, "is no whole number of bytes", "write it in a smaller unit")
     return int(scaled // 10 ** len(fraction))
+
+
+def counted(text: str) -> int | None:
+    """The count that a program printed: plain decimal digits, of 64 bits at most. None for anything else."""
+    digits = re.fullmatch(r"[0-9]{1,20}", text)
+    return None if digits is None or int(text) >= 2**64 else int(text)
 
 
 def format_size(count: float) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blocksync.errors import Failed, Refused, Usage
+from blocksync.sizes import counted
 from orchestrate.hosts import MISSING, Host
 
 _NOTHING_FOUND, _AMBIVALENT = 2, 8
@@ -31,8 +32,11 @@ def size(host: Host, path: Path) -> int:
         told = host.run(["blockdev", "--getsize64", str(path)])
         if told.status:
             raise Failed(path, f"blockdev: {told.complaint}", "is the volume active? lvchange -ay")
-        length = told.output.decode()
-    return int(length)
+        length = told.output.decode(errors="replace").strip()
+    found = counted(length)
+    if found is None:
+        raise Failed(path, f"has an impossible size: {length[:40]!r}", "see what stat and blockdev say of it")
+    return found
 
 
 def probe(host: Host, path: Path) -> Signature:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from blocksync.changes.runner import Run, output_of
 from blocksync.errors import Failed, Usage
+from blocksync.sizes import counted
 
 _FIELDS = ("vg_name", "lv_name", "lv_uuid", "lv_size", "lv_attr", "origin", "pool_lv", "lv_tags")
 _SEPARATOR = "|"
@@ -120,16 +121,17 @@ def _report(run: Run, which: Sequence[str]) -> list[Volume]:
 
 def _parse(line: str) -> Volume:
     fields = line.strip().split(_SEPARATOR)
-    if len(fields) != len(_FIELDS) or not fields[3].isdigit():
+    length = counted(fields[3]) if len(fields) == len(_FIELDS) else None
+    if length is None:
         raise Failed("lvs", f"printed what cannot be read: {line.strip()[:200]!r}")
-    group, name, uuid, size, attributes, origin, pool, tags = fields
+    group, name, uuid, _, attributes, origin, pool, tags = fields
     if not _NAME.fullmatch(group) or not _NAME.fullmatch(name):
         raise Failed("lvs", f"printed an impossible name: {line.strip()[:200]!r}")
     return Volume(
         group=group,
         name=name,
         uuid=uuid,
-        size=int(size),
+        size=length,
         attributes=attributes,
         origin=origin,
         pool=pool,

@@ -9,6 +9,7 @@ from blocksync.changes.lvm import Volume, dm_name, find
 from blocksync.changes.runner import Run
 from blocksync.errors import Failed
 from blocksync.extents import Extents
+from blocksync.sizes import counted
 
 # A cutover waits for this: one command tells all, and asks device-mapper, which answers sooner than lvs does.
 # What sysfs tells needs no program, each of which takes a slow host a quarter of a second to start.
@@ -106,8 +107,9 @@ def _look(run: Run, snapshot: Volume) -> _Look:
 
 
 def _origin_size(run: Run, snapshot: Volume, look: _Look) -> int:
-    if len(look.origin) == 2 and look.origin[1].isdigit():
-        return int(look.origin[1])
+    size = counted(look.origin[1]) if len(look.origin) == 2 else None
+    if size is not None:
+        return size
     name = f"{snapshot.group}/{snapshot.origin}"
     if find(run, snapshot.group, snapshot.origin) is None:
         raise Failed(name, "is gone", "look for it with `lvs`")
@@ -129,7 +131,8 @@ def _check(snapshot: Volume, look: _Look, size: int) -> None:
 
 def _cow(run: Run, snapshot: Volume, look: _Look, size: int) -> Extents:
     _check_fill(look.state)
-    if not look.store_size.isdigit():
+    store_size = counted(look.store_size)
+    if store_size is None:
         raise ListLostError("its store is not there")
 
     def read(offsets: Sequence[int], length: int) -> list[bytes]:
@@ -137,7 +140,7 @@ def _cow(run: Run, snapshot: Volume, look: _Look, size: int) -> Extents:
             return [look.beginning[offset : offset + length] for offset in offsets]
         return _pieces(run, snapshot, offsets, length)
 
-    return cow_store.changed(read, int(look.store_size), size)
+    return cow_store.changed(read, store_size, size)
 
 
 def _pieces(run: Run, snapshot: Volume, offsets: Sequence[int], length: int) -> list[bytes]:
@@ -166,7 +169,8 @@ def _thin(run: Run, older: Volume, newer: Volume | None, size: int) -> Extents:
 def _thin_id(run: Run, name: str) -> int:
     """A thin device's number in its pool, from its table: `0 SECTORS thin POOL ID`."""
     status, output = run(["dmsetup", "table", name])
-    fields = output.split()
-    if status or len(fields) < 5 or fields[2] != b"thin" or not fields[4].isdigit():
+    fields = output.decode(errors="replace").split()
+    number = counted(fields[4]) if len(fields) > 4 and fields[2] == "thin" else None
+    if status or number is None:
         raise ListLostError(f"{name} is no active thin volume")
-    return int(fields[4])
+    return number

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from blocksync.changes.lvm import Volume, check_name, dm_name, tagged
 from blocksync.changes.runner import Run, output_of, printable
 from blocksync.errors import BlocksyncError, Failed, Refused, Usage
+from blocksync.sizes import counted
 
 PREFIX = "xen2kvm-"
 TAG = "xen2kvm"
@@ -66,8 +67,7 @@ def boot_of(snapshot: Volume) -> str | None:
 
 def pass_of(snapshot: Volume) -> int:
     """The number of the pass that one of our snapshots was made for; 0 for anybody else's."""
-    text = _tag_value(snapshot, "pass") or ""
-    return int(text) if text.isascii() and text.isdigit() else 0
+    return counted(_tag_value(snapshot, "pass") or "") or 0
 
 
 def ours(run: Run, job: str | None = None) -> list[Volume]:
@@ -157,11 +157,10 @@ def parse_fill(status: str) -> Fill:
     kind, rest = (fields[2], fields[3:]) if len(fields) > 3 else ("", [])
     if kind in {"snapshot", "thin-pool"}:
         usage = rest[2] if kind == "thin-pool" and len(rest) > 2 else rest[0]
-        used, slash, total = usage.partition("/")
-        if slash and used.isdigit() and total.isdigit():
+        used, total = (counted(each) for each in usage.partition("/")[::2])
+        if used is not None and total is not None:
             unit = 512 if kind == "snapshot" else 1
-            full = int(used) >= int(total)
-            return Fill(int(used) * unit, int(total) * unit, "it is full" if full else None)
+            return Fill(used * unit, total * unit, "it is full" if used >= total else None)
     words = printable(" ".join(rest).encode())
     return Fill(0, 0, f"the kernel calls it {words or 'no snapshot'}")
 
@@ -243,9 +242,9 @@ def _check_space(run: Run, volumes: Sequence[Volume], stores: Sequence[int]) -> 
     for group, size in wanted.items():
         options = ["--noheadings", "--units", "b", "--nosuffix", "-o", "vg_free,vg_extent_size"]
         fields = output_of(run, ["env", "LC_ALL=C", "vgs", *options, group]).split()
-        if len(fields) != 2 or not all(field.isdigit() for field in fields):
+        free, extent = map(counted, fields) if len(fields) == 2 else (None, None)
+        if free is None or extent is None:
             raise Failed("vgs", f"printed what cannot be read: {printable(' '.join(fields).encode())!r}")
-        free, extent = map(int, fields)
         # Each store is rounded up to whole extents.
         needed = size + extent * len(volumes)
         if free < needed:

@@ -12,6 +12,7 @@ from xml.parsers import expat
 from blocksync.changes.candidates import ListLostError
 from blocksync.changes.runner import MISSING, Run, printable
 from blocksync.extents import Extents
+from blocksync.sizes import counted
 
 SECTOR = 512
 
@@ -109,6 +110,7 @@ class _Reading:
 
 def _number(attributes: dict[str, str], name: str, most: int) -> int:
     text = attributes.get(name, "")
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= most):
+    number = counted(text)
+    if number is None or number > most:
         raise ListLostError(f"thin_delta's answer has an impossible {name}: {text[:20]!r}")
-    return int(text)
+    return number
