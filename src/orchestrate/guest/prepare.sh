@@ -525,6 +525,20 @@ securetty() {
     replace /etc/securetty "root may log in on ttyS0 as well"
 }
 
+# ---- the power button --------------------------------------------------------------------------------------
+
+# A KVM host has nothing else to ask its guest to shut down.
+power_button() {
+    if has acpid; then
+        say have "acpid heeds the power button"
+    elif { has dbus-daemon || has dbus-broker; } &&
+        { [ -x /usr/lib/systemd/systemd-logind ] || [ -x /lib/systemd/systemd-logind ]; }; then
+        say have "systemd-logind heeds the power button"
+    else
+        say todo "nobody here heeds the power button, and a KVM host has nothing else to ask for a shutdown: install dbus (with systemd) or acpid"
+    fi
+}
+
 # ---- all of it ---------------------------------------------------------------------------------------------
 
 main() {
@@ -556,6 +570,7 @@ main() {
     default_grub
     getty
     securetty
+    power_button
 }
 
 # Read to its end before anything runs, and never as somebody's standard input. 3 is the real output.

@@ -9,7 +9,7 @@ from pathlib import Path
 from blocksync.errors import Refused, Usage
 from blocksync.locations import Location
 from orchestrate import source, volumes
-from orchestrate.guest import initramfs, kernels
+from orchestrate.guest import initramfs, kernels, power_button
 from orchestrate.guest.unmounted import Unmounted
 from orchestrate.hosts import Host, ThisHost
 from orchestrate.layout.table import TableKind
@@ -71,7 +71,8 @@ def _planned(request: PlanRequest, host: Host) -> Planned:
     reading = _reading(host, found, root)
     plan, warnings = compose(xen, found, wishes, root=root, reading=reading)
     # The newest kernel is the one that boots by itself; to look into more of them costs a slow host minutes.
-    return Planned(plan, (*warnings, *initramfs.warnings(reading, kernels.bootable(reading)[:1])))
+    warnings = (*warnings, *initramfs.warnings(reading, kernels.bootable(reading)[:1]))
+    return Planned(plan, (*warnings, *power_button.warnings(reading)))
 
 
 def _read_config(config: Location, host: Host) -> XenGuest:

@@ -75,6 +75,16 @@ def test_a_module_that_misses_its_newline_is_not_joined_with_the_next(guest):
 
 
 @DEBIAN_LIKE
+def test_a_guest_that_nobody_could_shut_down_on_kvm_is_named(guest):
+    for program in ("usr/sbin/acpid", "usr/bin/dbus-daemon", "usr/bin/dbus-broker"):
+        (guest.root / program).unlink(missing_ok=True)
+    assert [line.kind for line in lines(guest) if "power button" in line.text] == ["todo"]
+    guest.write("usr/sbin/acpid", "#!/bin/sh\n")
+    (guest.root / "usr/sbin/acpid").chmod(0o755)
+    assert [line.kind for line in lines(guest) if "power button" in line.text] == ["have"]
+
+
+@DEBIAN_LIKE
 def test_run_again_it_changes_nothing(guest):
     lines(guest)
     before = guest.files()
