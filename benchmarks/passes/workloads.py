@@ -14,7 +14,7 @@ from benchmarks.passes import images
 from benchmarks.passes.contenders import OURS, Contender, timed
 from benchmarks.passes.images import Dirt
 
-BLOCK = 64 * 1024
+BLOCK = 16 * 1024
 
 Medians = Mapping[str, float]
 
