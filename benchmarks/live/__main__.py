@@ -110,7 +110,7 @@ Bar: the medians within {FACTOR} times of each other. They are within {ratio:.2f
 def main() -> None:
     """Measure, and write the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.live", description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="of the volumes, in GiB")
     parser.add_argument("--folder", type=Path, default=Path.cwd(), help="for the images")
     parser.add_argument("--output", type=Path, default=PAGE, help="the page")

@@ -749,19 +749,6 @@ def xxh3_128(data):
     return (<char *>out)[:XXH3_SIZE]
 
 
-def any_set(data):
-    """Whether a bytes-like object has a byte that is not zero."""
-    cdef Py_buffer view
-    cdef bint zero
-    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-    try:
-        with nogil:
-            zero = all_zero(<const uint8_t *>view.buf, view.len)
-    finally:
-        PyBuffer_Release(&view)
-    return not zero
-
-
 def count_runs(bits, int64_t blocks):
     """How many runs of neighbouring set bits a bitmap of `blocks` bits has."""
     cdef Py_buffer view

@@ -9,22 +9,22 @@ import itertools
 import mmap
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 
-from blocksync._copy import any_set, xxh3_128
+from blocksync._copy import hash_blocks, xxh3_128
 from blocksync.devices import sync_folder
 from blocksync.errors import Failed, Usage
 from blocksync.hashes import HASHES, XXH3, Hash
 
 MAGIC = b"BSDIGEST"
-VERSION = 1
+VERSION = 2
 HEADER_SIZE = 4096
 CHECKSUM_SIZE = 16
-CHUNK_DIGESTS = 4096
+CHUNK_DIGESTS = 1024
 SPOT_CHECKS = 12
 
 # magic, version, state, generation, size, target offset, block size, hash, job, sums' checksum, text lengths
@@ -70,10 +70,14 @@ class Binding:
         """How many chunks of CHUNK_DIGESTS digests the table has; the last may be shorter."""
         return -(-self.blocks // CHUNK_DIGESTS)
 
-    def chunk(self, number: int) -> tuple[int, int]:
-        """Where a chunk starts and ends in the table, in bytes."""
-        size = CHUNK_DIGESTS * self.hash.size
-        return number * size, min((number + 1) * size, self.table_size)
+    @property
+    def chunk_size(self) -> int:
+        """Bytes of the table in a chunk."""
+        return CHUNK_DIGESTS * self.hash.size
+
+    def part(self, first: int, last: int) -> slice:
+        """Where chunks `first` to `last` are in the table, in bytes."""
+        return slice(first * self.chunk_size, min((last + 1) * self.chunk_size, self.table_size))
 
     @property
     def sums_size(self) -> int:
@@ -268,14 +272,15 @@ class Digests:
     def _write_chunks(self, fd: int) -> None:
         binding = self.header.binding
         with memoryview(self.table) as table:
-            for chunk in self.chunks:
-                start, end = binding.chunk(chunk)
-                with table[start:end] as entries:
-                    checksum = _checksum(entries)
-                    place = slice(chunk * CHECKSUM_SIZE, (chunk + 1) * CHECKSUM_SIZE)
-                    if checksum != self.sums[place]:
-                        _write_fully(fd, entries, binding.table_at + start)
-                        self.sums[place] = checksum
+            for first, last in _runs(self.chunks):
+                with table[binding.part(first, last)] as entries:
+                    sums = _checksums(entries, binding.chunk_size)
+                for chunk in range(first, last + 1):
+                    if sums[_slots(chunk - first, chunk - first)] != self.sums[_slots(chunk, chunk)]:
+                        place = binding.part(chunk, chunk)
+                        with table[place] as entries:
+                            _write_fully(fd, entries, binding.table_at + place.start)
+                self.sums[_slots(first, last)] = sums
         _write_fully(fd, self.sums, HEADER_SIZE)
 
     def _begin(self, header: Header) -> None:
@@ -339,21 +344,14 @@ def _load(path: Path, fd: int, binding: Binding, chunks: list[int]) -> Digests:
         raise Untrusted("is torn: its checksums do not match their own")
     table = _empty_table(binding)
     with memoryview(table) as view:
-        for chunk in chunks:
-            _load_chunk(fd, binding, chunk, sums, view)
+        # What is unknown in the file is unknown in the table already.
+        for first, last in _runs(chunk for chunk in chunks if any(sums[_slots(chunk, chunk)])):
+            place = binding.part(first, last)
+            with view[place] as entries:
+                _read_fully(fd, entries, binding.table_at + place.start)
+                if _checksums(entries, binding.chunk_size) != sums[_slots(first, last)]:
+                    raise Untrusted("is torn: its table does not match its checksums")
     return Digests(path, header, table, sums, chunks, exists=True)
-
-
-def _load_chunk(fd: int, binding: Binding, chunk: int, sums: bytearray, table: memoryview) -> None:
-    expected = sums[chunk * CHECKSUM_SIZE : (chunk + 1) * CHECKSUM_SIZE]
-    if not any(expected):
-        # All of it is unknown, as the table is already.
-        return
-    start, end = binding.chunk(chunk)
-    with table[start:end] as entries:
-        _read_fully(fd, entries, binding.table_at + start)
-        if _checksum(entries) != expected:
-            raise Untrusted("is torn: its table does not match its checksums")
 
 
 def _chunks(binding: Binding, spans: list[tuple[int, int]] | None) -> list[int]:
@@ -367,9 +365,30 @@ def _chunks(binding: Binding, spans: list[tuple[int, int]] | None) -> list[int]:
     return sorted(chosen)
 
 
-def _checksum(entries: memoryview) -> bytes:
-    """XXH3-128 of a chunk of the table; zero for one that is all unknown."""
-    return xxh3_128(entries) if any_set(entries) else bytes(CHECKSUM_SIZE)
+def _runs(chunks: Iterable[int]) -> list[tuple[int, int]]:
+    """Sorted chunks as runs of neighbours: the first and the last of each."""
+    runs: list[tuple[int, int]] = []
+    for chunk in chunks:
+        first = runs.pop()[0] if runs and runs[-1][1] == chunk - 1 else chunk
+        runs.append((first, chunk))
+    return runs
+
+
+def _slots(first: int, last: int) -> slice:
+    """Where the checksums of chunks `first` to `last` are among all, in bytes."""
+    return slice(first * CHECKSUM_SIZE, (last + 1) * CHECKSUM_SIZE)
+
+
+def _checksums(entries: memoryview, chunk_size: int) -> bytearray:
+    """XXH3-128 of each chunk of a part of the table; zero for one that is all unknown."""
+    count = -(-len(entries) // chunk_size)
+    sums = bytearray(count * CHECKSUM_SIZE)
+    hash_blocks(entries, len(entries), chunk_size, sums, 0)
+    unknown = {xxh3_128(bytes(length)) for length in (chunk_size, len(entries) % chunk_size)}
+    for chunk in range(count):
+        if bytes(sums[_slots(chunk, chunk)]) in unknown:
+            sums[_slots(chunk, chunk)] = bytes(CHECKSUM_SIZE)
+    return sums
 
 
 def _picks(blocks: int) -> list[int]:

@@ -10,7 +10,7 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocksync._copy import Copy, any_set, count_runs, hash_blocks, mark_differences, xxh3_128
+from blocksync._copy import Copy, count_runs, hash_blocks, mark_differences, xxh3_128
 
 
 @given(st.binary(max_size=5000))
@@ -44,14 +44,6 @@ def test_differences_are_marked_at_their_block(data: bytes, block: int, first: i
     bits = bytearray((first + -(-len(data) // block)) // 8 + 1)
     assert mark_differences(data, other, len(data), block, bits, first) == len(blocks)
     assert {i - first for i in range(8 * len(bits)) if bits[i // 8] >> i % 8 & 1} == blocks
-
-
-@given(st.integers(0, 100), st.sampled_from([None, 0, 1, 50, 99]))
-def test_any_set_finds_the_one_byte(length: int, at: int | None) -> None:
-    data = bytearray(length)
-    if at is not None and at < length:
-        data[at] = 1
-    assert any_set(data) == any(data)
 
 
 def bad_copies() -> list[dict[str, object]]:

@@ -66,9 +66,9 @@ def test_the_checksums_and_the_table_read_as_documented(data: bytes, tmp_path: P
     source = (tmp_path / "source").read_bytes()
     blocks = [source[at : at + 4096] for at in range(0, len(source), 4096)]
     table = b"".join(map(xxhash.xxh3_128_digest, blocks))
-    chunks = [table[at : at + 4096 * 16] for at in range(0, len(table), 4096 * 16)]
+    chunks = [table[at : at + 1024 * 16] for at in range(0, len(table), 1024 * 16)]
     sums = b"".join(map(xxhash.xxh3_128_digest, chunks))
-    assert len(chunks) == 2
+    assert len(chunks) > 1
     assert data[4096:8192] == sums.ljust(4096, b"\0")
     assert fields(data)["sums_checksum"] == xxhash.xxh3_128_digest(sums)
     assert data[8192:] == table
