@@ -17,15 +17,24 @@ def rehearse(
         str | None,
         typer.Option("--expect", help="What the console shows when the guest is up (a regular expression)."),
     ] = None,
+    network: Annotated[
+        str,
+        typer.Option(
+            "--network",
+            metavar="none|cut|BRIDGE",
+            help="No network card; the guest's cards with nothing behind them; or on a bridge of this host "
+            "that leads nowhere, where you may look at what it serves.",
+        ),
+    ] = "none",
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait for it.")] = 300.0,
     accel: Accel = "auto",
     json: Json = False,
     no_color: NoColor = False,
 ) -> None:
-    """Boot the copied guest on an overlay, without a network; the target's bytes stay as they are."""
+    """Boot the copied guest on an overlay, away from the network; the target's bytes stay as they are."""
     from orchestrate.steps import rehearse as step  # noqa: PLC0415
 
-    request = step.RehearseRequest(timeout=timeout, expect=expect, accelerator=accel)
+    request = step.RehearseRequest(timeout=timeout, expect=expect, accelerator=accel, network=network)
     with job.opened(plan_file.load(plan), job_dir) as opened:
         rehearsal = step.run(opened, request, stopwatch(color=color(no_color)))
     show.rehearsal(rehearsal, as_json=json, color=color(no_color))

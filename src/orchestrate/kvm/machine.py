@@ -3,6 +3,7 @@
 Used by the rehearsal and by tests; production guests run under libvirt.
 """
 
+import os
 import re
 import signal
 import termios
@@ -16,6 +17,7 @@ from typing import IO, Literal, Self
 import pexpect
 
 from blocksync.errors import Failed, Usage
+from orchestrate.kvm import bridge
 from orchestrate.kvm.accel import Accelerator
 from orchestrate.kvm.domain import DiskBus, NicModel
 from orchestrate.kvm.qemu import emulator
@@ -24,6 +26,8 @@ _STOP_SECONDS = 10.0
 _LINES_SHOWN = 20
 # A console's match lies within its newest bytes; scanning all of a long boot for each read is quadratic.
 _SEARCH_WINDOW = 8192
+# We put it on its bridge ourselves.
+_NO_SCRIPTS = "script=no,downscript=no"
 _NIC_DEVICE: dict[NicModel, str] = {"virtio": "virtio-net-pci", "e1000": "e1000"}
 _ESCAPE_SEQUENCE = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|[()][A-Z0-9]|[=>78cM])")
 
@@ -78,9 +82,9 @@ class MachineSpec:
 
     `disk` is a raw image, a block device (`disk_format` "raw") or a qcow2 file; QEMU's locks are on, so it
     cannot be open elsewhere. With `snapshot` the guest's writes go to a temporary file and are dropped.
-    Each of `macs` is a card on a network that answers DHCP and leads nowhere; without any there is no
-    network. `cpu` is QEMU's model; None is "host" under KVM and "max" under TCG. A reboot ends the machine
-    unless it `may_reboot`.
+    Each of `macs` is a card on a network that answers DHCP and leads nowhere, or on `bridge`; without any
+    there is no network. `cpu` is QEMU's model; None is "host" under KVM and "max" under TCG. A reboot ends
+    the machine unless it `may_reboot`.
     """
 
     disk: Path
@@ -89,6 +93,7 @@ class MachineSpec:
     vcpus: int = 1
     accelerator: Accelerator = "kvm"
     macs: tuple[str, ...] = ()
+    bridge: str | None = None
     disk_bus: DiskBus = "virtio"
     nic_model: NicModel = "virtio"
     cpu: str | None = None
@@ -133,6 +138,11 @@ class Machine:
             preexec_fn=_keep_newlines,
         )
         self._console.logfile_read = self._log_file
+        try:
+            self._plug_in()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -192,6 +202,11 @@ class Machine:
         if self._log_file is not None:
             self._log_file.close()
             self._log_file = None
+
+    def _plug_in(self) -> None:
+        if self.spec.bridge is not None:
+            for number in range(len(self.spec.macs)):
+                bridge.plug_in(_tap(number), self.spec.bridge)
 
     def _running(self) -> "pexpect.spawn[bytes]":
         if self._console is None:
@@ -253,11 +268,17 @@ def _network_arguments(spec: MachineSpec) -> list[str]:
         return ["-nic", "none"]
     arguments: list[str] = []
     for number, mac in enumerate(spec.macs):
-        arguments += ["-netdev", f"user,id=net{number},restrict=on"]
+        leads = "user,restrict=on" if spec.bridge is None else f"tap,ifname={_tap(number)},{_NO_SCRIPTS}"
+        arguments += ["-netdev", f"{leads},id=net{number}"]
         # No option ROM: nothing boots from this network.
         device = f"{_NIC_DEVICE[spec.nic_model]},netdev=net{number},mac={mac},romfile="
         arguments += ["-device", device]
     return arguments
+
+
+def _tap(number: int) -> str:
+    """The host's end of a card's cable. QEMU makes it, and it goes with QEMU."""
+    return f"x2k{os.getpid()}n{number}"
 
 
 def _keep_newlines() -> None:

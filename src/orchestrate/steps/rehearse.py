@@ -9,19 +9,28 @@ from msgspec.structs import replace
 from blocksync.errors import Refused
 from orchestrate.guest import selinux_relabel
 from orchestrate.job import Job
-from orchestrate.kvm import accel
+from orchestrate.kvm import accel, bridge
 from orchestrate.kvm.machine import Machine, MachineSpec
 from orchestrate.kvm.overlay import overlay
 from orchestrate.steps.finishing import finish
 from orchestrate.stopwatch import Step, Stopwatch
 
+NONE = "none"
+"""No network card."""
+CUT = "cut"
+"""The guest's own cards, on a network that answers DHCP and leads nowhere."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RehearseRequest:
-    """`expect` overrides the plan's pattern; `timeout` is how long the console may stay without it, in s."""
+    """`expect` overrides the plan's pattern; `timeout` is how long the console may stay without it, in s.
+
+    `network` is NONE, CUT, or the name of a bridge on this host that leads nowhere.
+    """
 
     timeout: float = 300.0
     expect: str | None = None
+    network: str = NONE
     accelerator: str = "auto"
 
 
@@ -35,8 +44,13 @@ class Rehearsal:
 
 
 def run(job: Job, request: RehearseRequest, watch: Stopwatch) -> Rehearsal:
-    """Boot an overlay of the target; the target's bytes stay as they are. `Failed` if it does not come up."""
+    """Boot an overlay of the target; the target's bytes stay as they are. `Failed` if it does not come up.
+
+    `Refused` (guard `not-isolated`) for a bridge on which the copy would meet the guest.
+    """
     plan = job.plan
+    if request.network not in {NONE, CUT}:
+        bridge.require_isolated(request.network)
     state = job.require_passes("rehearse")
     _require_copy(job, state.passes)
     console = job.folder / "consoles" / f"rehearsal-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.log"
@@ -49,6 +63,8 @@ def run(job: Job, request: RehearseRequest, watch: Stopwatch) -> Rehearsal:
             memory_mib=plan.guest.memory_mib,
             vcpus=plan.guest.vcpus,
             accelerator=accel.choose(request.accelerator),
+            macs=() if request.network == NONE else tuple(nic.mac for nic in plan.nic),
+            bridge=None if request.network in {NONE, CUT} else request.network,
             # It boots again when everything is labelled.
             may_reboot=any(choice.name == selinux_relabel.NAME for choice in plan.fixup),
         )

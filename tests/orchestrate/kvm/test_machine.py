@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from boot_sectors import printing
 
-from blocksync.errors import Failed, Usage
+from blocksync.errors import Failed, Refused, Usage
+from orchestrate.kvm.bridge import require_isolated
 from orchestrate.kvm.machine import FATAL, Machine, MachineSpec
 
 pytestmark = [
@@ -78,6 +79,56 @@ def test_each_disk_bus_and_nic_boots(bus: str, model: str, tmp_path: Path) -> No
     spec = replace(plain, disk_bus=bus, nic_model=model, macs=macs, vcpus=2)
     with booted(spec, tmp_path) as machine:
         assert machine.wait_for("login:", 20).text == "login:"
+
+
+def test_on_a_bridge_each_card_has_a_cable_that_goes_with_the_machine(tmp_path: Path) -> None:
+    spec = replace(disk_with(printing(LOGIN), tmp_path), macs=("00:16:3e:00:00:01", "00:16:3e:00:00:02"))
+    ports = Path("/sys/class/net/x2ktest0/brif")
+    with bridge("x2ktest0"):
+        with booted(replace(spec, bridge="x2ktest0"), tmp_path) as machine:
+            assert len(list(ports.iterdir())) == 2
+            require_isolated("x2ktest0")
+            machine.wait_for("login:", 20)
+        deadline = time.monotonic() + 5
+        while list(ports.iterdir()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert list(ports.iterdir()) == []
+
+
+def test_a_machine_whose_bridge_is_gone_does_not_stay(tmp_path: Path) -> None:
+    spec = replace(disk_with(printing(LOGIN), tmp_path), macs=("00:16:3e:00:00:01",), bridge="x2knone")
+    with pytest.raises(Failed, match="network card"), booted(spec, tmp_path):
+        pass
+    assert emulators_on(spec.disk) == []
+
+
+def test_a_bridge_that_leads_anywhere_is_refused_and_a_missing_one_is_named() -> None:
+    with bridge("x2ktest0"):
+        require_isolated("x2ktest0")
+        ip("link", "add", "x2kport0", "type", "veth", "peer", "name", "x2kport1")
+        try:
+            ip("link", "set", "x2kport0", "master", "x2ktest0")
+            with pytest.raises(Refused, match="has the port x2kport0"):
+                require_isolated("x2ktest0")
+        finally:
+            ip("link", "del", "x2kport0")
+    for name in ("x2ktest0", "lo", "../net/lo", "", "a name"):
+        with pytest.raises(Usage, match="is not on this host"):
+            require_isolated(name)
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True)
+
+
+@contextmanager
+def bridge(name: str) -> Iterator[None]:
+    ip("link", "add", name, "type", "bridge")
+    try:
+        ip("link", "set", name, "up")
+        yield
+    finally:
+        ip("link", "del", name)
 
 
 def test_a_pattern_that_does_not_come_is_reported_with_the_console(tmp_path: Path) -> None:

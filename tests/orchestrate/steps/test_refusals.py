@@ -150,6 +150,12 @@ def test_a_plan_that_is_not_there(small_guest, command):
         assert_one_error(small_guest.step(command), USAGE, "guest.toml", "xen2kvm plan")
 
 
+def test_a_rehearsal_on_a_bridge_that_is_not_there(planned_guest):
+    with nothing_written(planned_guest.folder):
+        done = planned_guest.step("rehearse", "--network=x2knone")
+        assert_one_error(done, USAGE, "bridge x2knone", "ip link add")
+
+
 def test_a_rehearsal_before_the_first_pass(planned_guest):
     with nothing_written(planned_guest.folder):
         assert_one_error(planned_guest.step("rehearse"), REFUSED, "no complete copy", "xen2kvm sync")
