@@ -109,7 +109,7 @@ class _Agent:
         terms, kind, extents = self._agree(start)
         if start.size > device.size:
             raise Refused(device.path, f"has {device.size} bytes, not {start.size}", guard="size")
-        direct = not start.cache if device.is_block else start.direct
+        direct = devices.goes_direct(device, 0, direct=start.direct, cache=start.cache)
         opened = self._devices.enter_context(devices.open_source(device, direct=direct))
         say(self._link, Ready(identity=device.identity))
         sending = Sending(

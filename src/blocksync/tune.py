@@ -137,8 +137,8 @@ def recommend(rows: tuple[Row, ...]) -> Row:
     return min(close, key=lambda row: row.sent + row.digest_memory)
 
 
-def _direct(request: TuneRequest, device: Device) -> bool:
-    return not request.cache if device.is_block else request.direct
+def _direct(request: TuneRequest, device: Device, offset: int = 0) -> bool:
+    return devices.goes_direct(device, offset, direct=request.direct, cache=request.cache)
 
 
 @contextmanager
@@ -163,7 +163,9 @@ def _target(request: TuneRequest, source: Device) -> Iterator[Ground]:
     guards.not_the_source(source, target, request.target_offset, source.size)
     guards.not_in_use(target, request.overrides)
     exclusive = not guards.claims_waived(request.overrides)
-    with devices.open_target(target, direct=_direct(request, target), exclusive=exclusive) as opened:
+    with devices.open_target(
+        target, direct=_direct(request, target, request.target_offset), exclusive=exclusive
+    ) as opened:
         yield Ground(opened, request.target_offset, source.size, borrowed=True)
 
 

@@ -112,7 +112,7 @@ def _with_far_target(request: PassRequest, far: FarEnd, watch: Watch, device: de
     scope = Scope.of(request, device.path, device.size)
     far.describe("target", str(request.target))
     table, blocks = _new_table(scope), scope.new_bitmap()
-    direct = not request.cache if device.is_block else request.direct
+    direct = devices.goes_direct(device, 0, direct=request.direct, cache=request.cache)
     with ExitStack() as stack:
         opened = stack.enter_context(devices.open_source(device, direct=direct))
         # Before the source is closed, no thread may still read it.

@@ -68,7 +68,7 @@ class _Pushing:
         ready = self._start()
         if self._target.kind == "missing" and not request.dry_run:
             self._table = self._digests(ready.identity, ready.stamp)
-        direct = not request.cache if self._source.is_block else request.direct
+        direct = devices.goes_direct(self._source, 0, direct=request.direct, cache=request.cache)
         with devices.open_source(self._source, direct=direct) as opened:
             end = SourceEnd(self._far.link, self._far.crew, self._sending(opened))
             try:
