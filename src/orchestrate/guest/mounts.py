@@ -21,7 +21,7 @@ from pathlib import Path
 
 from blocksync.errors import Failed, Refused, Usage
 from orchestrate.guest.inside import open_inside
-from orchestrate.guest.loop_devices import wait_for_detach
+from orchestrate.guest.loop_devices import holds, wait_for_detach
 from orchestrate.guest.tree import GuestTree
 
 # Options for reading without replaying the journal: replaying writes.
@@ -35,6 +35,7 @@ _READ_ONLY = {
 # xfs refuses a second filesystem with a known UUID: the volume that this one was copied from may be mounted.
 _ALWAYS = {"xfs": ("nouuid",)}
 _PATIENCE = 10.0  # seconds for a busy mount
+_FOLDER = "xen2kvm-guest-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,26 @@ def mounted(raw: Path, filesystems: Sequence[MountSpec], *, read_only: bool = Fa
             yield tree
 
 
+def unmount_leftovers(raw: Path) -> None:
+    """Unmount what killed processes left mounted of the disk `raw`. Raises `Failed` when it is busy."""
+    for folder in _leftovers(raw):
+        devices = _mount_sources(folder)
+        _unmount(folder)
+        wait_for_detach(devices, raw)
+        folder.rmdir()
+
+
+def _leftovers(raw: Path) -> list[Path]:
+    """Folders of guests' roots whose process is gone."""
+    return [
+        place
+        for place, source in _mounts()
+        if place.name.startswith(_FOLDER)
+        and not Path("/proc", place.name.removeprefix(_FOLDER).partition("-")[0]).exists()
+        and holds(source, raw)
+    ]
+
+
 def _in_order(raw: Path, filesystems: Sequence[MountSpec]) -> list[MountSpec]:
     """Root first, then every folder before those under it; after checks that need no mount."""
     for spec in filesystems:
@@ -88,7 +109,7 @@ def _in_order(raw: Path, filesystems: Sequence[MountSpec]) -> list[MountSpec]:
 @contextlib.contextmanager
 def _unmounted_after(raw: Path, *, read_only: bool) -> Iterator[Path]:
     """A new folder to mount on; at the end whatever is mounted on it or under it is gone."""
-    folder = Path(tempfile.gettempdir()) / f"xen2kvm-guest-{os.getpid()}-{time.monotonic_ns()}"
+    folder = Path(tempfile.gettempdir()) / f"{_FOLDER}{os.getpid()}-{time.monotonic_ns()}"
     try:
         folder.mkdir(mode=0o700)
         yield folder
@@ -159,13 +180,16 @@ def _undisturbed() -> Iterator[None]:
 
 
 def _mount_sources(folder: Path) -> tuple[str, ...]:
-    """Devices of the mounts on and under `folder`, from /proc/self/mountinfo (proc_pid_mountinfo(5))."""
-    sources = []
-    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
-        fields = line.split(" ")
-        if fields[4] == str(folder) or fields[4].startswith(f"{folder}/"):
-            sources.append(fields[fields.index("-", 6) + 2])
-    return tuple(sources)
+    """Devices of the mounts on and under `folder`."""
+    return tuple(source for place, source in _mounts() if place == folder or folder in place.parents)
+
+
+def _mounts() -> list[tuple[Path, str]]:
+    """Where what is mounted, from /proc/self/mountinfo (proc_pid_mountinfo(5))."""
+    lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    return [
+        (Path(fields[4]), fields[fields.index("-", 6) + 2]) for fields in (line.split(" ") for line in lines)
+    ]
 
 
 def _unmount(folder: Path) -> None:

@@ -16,6 +16,7 @@ from blocksync.errors import BlocksyncError, Failed
 from orchestrate import journal as journals
 from orchestrate import sides
 from orchestrate.checks import Result
+from orchestrate.guest.mounts import unmount_leftovers
 from orchestrate.job import Job, Phase
 from orchestrate.journal import Closed, Journal, Owner
 from orchestrate.kvm import accel
@@ -187,6 +188,7 @@ def _distrust_a_guests_disk(job: Job) -> None:
     if job.state().phase is not Phase.PASSES:
         _enter(job, Phase.FINISHING)
         job.forget_digests()
+        unmount_leftovers(job.plan.target)
 
 
 def _pass_before_the_stop(work: _Cutover) -> None:

@@ -17,6 +17,7 @@ from blocksync.progress import Report
 from blocksync.remote import Part
 from orchestrate import moments as moments_of
 from orchestrate import overflow, torn
+from orchestrate.guest.mounts import unmount_leftovers
 from orchestrate.job import Job, PassRecord, Phase, State
 from orchestrate.moments import Moment, Moments, NoMomentError, Quiesce
 from orchestrate.plan.model import Volume
@@ -114,6 +115,7 @@ def run(job: Job, source: Source, request: SyncRequest, tasks: Tasks) -> SyncRep
     if state.phase is not Phase.PASSES:
         # The target was written by a guest or by fix-ups: believe nothing that was noted about it.
         job.forget_digests()
+        unmount_leftovers(job.plan.target)
     state = _believed(job)
     moments = Moments(source.host, job.plan, request.quiesce)
     try:

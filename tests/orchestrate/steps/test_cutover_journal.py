@@ -37,14 +37,27 @@ def tell(self, what):
 setattr(journal.Journal, moment, tell)
 cli.main()
 """
+# The same, with the target's file systems mounted.
+KILLED_AMONG_THE_FIX_UPS = """
+import os, signal
+from orchestrate import cli
+from orchestrate.steps import finishing
+finishing._write_grub_files = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+cli.main()
+"""
 
 
 def journal_of(guest) -> dict[str, Any]:
     return json.loads((guest.folder / "job" / "journal.json").read_text())
 
 
-def killed(guest, moment: str, step: str) -> None:
-    command = [sys.executable, "-c", KILLED, moment, step, "cutover", str(guest.plan)]
+def loop_devices_on(path) -> str:
+    command = ["losetup", "--list", "--noheadings", "--output=name", f"--associated={path}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def killed(guest, *words: str, script: str = KILLED) -> None:
+    command = [sys.executable, "-c", script, *words, "cutover", str(guest.plan)]
     command.append("--override=not-rehearsed")
     done = subprocess.run(
         [*command, f"--job-dir={guest.folder / 'job'}"], capture_output=True, text=True, check=False
@@ -118,6 +131,17 @@ def test_a_cutover_killed_at_any_step_rolls_back(planned_guest, xl, step):
     assert journal_of(planned_guest)["closed"] == "rolled-back"
     planned_guest.result("sync")
     assert on_target(planned_guest, "xvda2") == planned_guest.volumes["xvda2"].read_bytes()
+
+
+@pytest.mark.parametrize("way_on", [("cutover",), ("rollback", "sync")])
+def test_what_a_kill_left_mounted_of_the_target_is_unmounted(planned_guest, xl, way_on):
+    killed(planned_guest, script=KILLED_AMONG_THE_FIX_UPS)
+    assert loop_devices_on(planned_guest.target)
+    for command in way_on:
+        planned_guest.result(command)
+    assert not loop_devices_on(planned_guest.target)
+    assert on_target(planned_guest, "xvda3") == planned_guest.volumes["xvda3"].read_bytes()
+    assert xl.running == ("rollback" in way_on)
 
 
 def test_a_guest_that_may_have_written_on_kvm_is_not_rolled_back_without_a_choice(planned_guest, xl):
