@@ -13,6 +13,8 @@ from xen_host import XenLab
 from blocksync.changes.lvm import Volume
 
 UNIT = 4096
+GUEST_VOLUMES = {f"{GUEST}-{part}" for part in ("swap", "root", "srv")}
+"""All that the group holds while no snapshot stands."""
 
 # Prints the extents, in bytes and by units of 4 KiB, in which two devices differ.
 _COMPARE = """

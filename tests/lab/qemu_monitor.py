@@ -6,6 +6,9 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+NETWORK = "net"
+"""What the machine's network is called on its command line."""
+
 
 class Monitor:
     """A connection to the monitor of a machine that runs."""
@@ -45,6 +48,10 @@ class Monitor:
         while self.ask("query-status")["status"] == "inmigrate":
             time.sleep(0.1)
         self.ask("cont")
+
+    def set_cable(self, *, plugged_in: bool) -> None:
+        """Pull the network's cable or put it in: without it every packet is lost, and nobody is told."""
+        self.ask("set_link", name=NETWORK, up=plugged_in)
 
     def close(self) -> None:
         self._lines.close()

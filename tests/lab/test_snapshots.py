@@ -6,7 +6,15 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from in_dom0 import differing, differing_at, guest_is_paused, place, volume_names, witness_account
+from in_dom0 import (
+    GUEST_VOLUMES,
+    differing,
+    differing_at,
+    guest_is_paused,
+    place,
+    volume_names,
+    witness_account,
+)
 from lab_places import GROUP, GUEST
 from witness import acknowledged
 
@@ -18,7 +26,6 @@ from blocksync.errors import Failed, Refused, Usage
 pytestmark = pytest.mark.timeout(1200)
 
 PAUSE = Hold(("xl", "pause", GUEST), ("xl", "unpause", GUEST))
-GUEST_VOLUMES = {f"{GUEST}-{part}" for part in ("swap", "root", "srv")}
 MIB = 2**20
 
 

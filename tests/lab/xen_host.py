@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dom0_image import boot_files
 from lab_places import CACHE, GROUP, GUEST, HOSTS, key, tool
-from qemu_monitor import Monitor
+from qemu_monitor import NETWORK, Monitor
 
 MEMORY_MIB = 2432
 BOOT_SECONDS = 400
@@ -57,6 +57,7 @@ class XenLab:
         self.ports = ports
         self.console_log = folder / "console.log"
         self.ssh_config = folder / "ssh_config"
+        self.monitor_path = folder / "monitor"
         self._process = process
         self._group_disk = folder / f"{GROUP}.qcow2"
         self._write_ssh_config()
@@ -139,6 +140,14 @@ class XenLab:
         tool("qemu-img", "convert", "-U", "-O", "raw", str(moment), str(image))
         return image
 
+    def plug_in(self) -> None:
+        """Put dom0's cable in again, and wait until the host answers."""
+        for host in HOSTS:
+            self._forget(host)
+        with self.monitor() as monitor:
+            monitor.set_cable(plugged_in=True)
+        self.wait_for("dom0")
+
     def power_off(self) -> None:
         """Shut dom0 down, and wait for the machine's end."""
         self.ssh(["systemctl", "poweroff"], check=False)
@@ -158,10 +167,9 @@ class XenLab:
 
     def monitor(self) -> Monitor:
         """QEMU's own monitor, which takes a moment to be there."""
-        path = self.folder / "monitor"
-        while not path.exists() and self._process.poll() is None:
+        while not self.monitor_path.exists() and self._process.poll() is None:
             time.sleep(0.1)
-        return Monitor(path)
+        return Monitor(self.monitor_path)
 
     def close(self) -> None:
         """End the machine, as a power cut does."""
@@ -252,7 +260,8 @@ def _command(
         *("-kernel", str(hypervisor), "-append", _XEN, "-initrd", f"{kernel} {_LINUX},{initrd}"),
         *("-serial", f"file:{folder}/console.log"),
         *("-qmp", f"unix:{folder}/monitor,server=on,wait=off"),
-        *("-netdev", f"user,id=net{forwards}", "-device", "virtio-net-pci,netdev=net,mac=52:54:00:5e:ed:00"),
+        *("-netdev", f"user,id={NETWORK}{forwards}"),
+        *("-device", f"virtio-net-pci,netdev={NETWORK},mac=52:54:00:5e:ed:00"),
         *(word for drive in drives for word in ("-drive", f"{drive},if=virtio")),
     ]
 
