@@ -56,8 +56,8 @@ WAY_BACK = (
 def test_a_migration_struck_at_one_step_after_the_other_goes_on_and_comes_back(
     lab: XenLab, side: KvmSide, tmp_path: Path
 ) -> None:
-    assert_prepared(side.prepare())
     side.make_plan()
+    assert_prepared(side.prepare())
     report = side.step("precopy", "--max-downtime", "2m")
     assert report["ready"]
     assert report["proofs"].keys() == {"xvda2", "xvda3"}
