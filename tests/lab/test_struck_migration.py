@@ -84,7 +84,7 @@ def assert_prepared(said: Iterable[dict[str, str]]) -> None:
         assert any(there in text for text in texts["have"]), said
     for changed in ("/etc/fstab: ", "/etc/default/grub: "):
         assert any(text.startswith(changed) for text in texts["did"]), said
-    assert texts["todo"] == []
+    assert all("power button" in text for text in texts["todo"]), said
 
 
 def struck(side: KvmSide, strikes: Iterable[Strike], command: str, *options: str) -> None:
