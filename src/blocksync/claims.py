@@ -16,10 +16,10 @@ from blocksync.errors import Usage, telling
 Read = Callable[[int, int], bytes]
 
 
-def check_path(path: Path, side: Path) -> None:
-    """Raises Usage unless a digest file can be there; `side` is the end of the pass that is on this host."""
+def check_path(path: Path, *sides: Path) -> None:
+    """Raises Usage unless a digest file can be there; `sides` are what of the pass is on this host."""
     digests.check_path(path)
-    if path.exists() and side.exists() and path.samefile(side):
+    if path.exists() and any(side.exists() and path.samefile(side) for side in sides):
         raise Usage(path, "is the source or the target itself", "name another digest file")
 
 

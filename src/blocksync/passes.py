@@ -78,6 +78,35 @@ class PassRequest:
     known_signatures: frozenset[Signature] = frozenset()
     overrides: frozenset[str] = frozenset()
 
+    def span(self, size: int) -> Range:
+        """The target's range for `size` bytes, and how it is to be opened."""
+        return Range(
+            path=self.target,
+            offset=self.target_offset,
+            size=size,
+            direct=self.direct,
+            cache=self.cache,
+            dry_run=self.dry_run,
+            overrides=self.overrides,
+        )
+
+    def binding(self, size: int, *, source: str, target: str) -> Binding:
+        """What the digest file of a pass over `size` bytes is about; the two are identities."""
+        return Binding(
+            source=source,
+            target=target,
+            size=size,
+            target_offset=self.target_offset,
+            block_size=self.block_size,
+            hash=self.hash,
+        )
+
+    def digest_spans(self, size: int) -> list[tuple[int, int]] | None:
+        """The parts of a range of `size` bytes whose digests the pass needs; None for all of it."""
+        if self.only is None:
+            return None
+        return self.only.aligned(digests.CHUNK_DIGESTS * self.block_size, size).pairs()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassReport:
@@ -128,20 +157,6 @@ class _Plan:
     size: int
 
     @property
-    def span(self) -> Range:
-        """The target's range, and how it is to be opened."""
-        request = self.request
-        return Range(
-            path=request.target,
-            offset=request.target_offset,
-            size=self.size,
-            direct=request.direct,
-            cache=request.cache,
-            dry_run=request.dry_run,
-            overrides=request.overrides,
-        )
-
-    @property
     def reads_direct(self) -> bool:
         """Whether the source is read past the page cache."""
         return devices.goes_direct(self.source, 0, direct=self.request.direct, cache=self.request.cache)
@@ -165,7 +180,7 @@ def run(request: PassRequest, *, progress: Report | None = None) -> PassReport:
     with telling(request.target, "failed"), stop_on_signals() as stop, ExitStack() as stack:
         plan = _prepare(request)
         source = stack.enter_context(devices.open_source(plan.source, direct=plan.reads_direct))
-        target = stack.enter_context(targets.opened(plan.span, plan.target))
+        target = stack.enter_context(targets.opened(request.span(plan.size), plan.target))
         settlement = Settlement(target)
         table = _digests(plan, settlement)
         _refuse_foreign(plan, table)
@@ -200,7 +215,7 @@ def _prepare(request: PassRequest) -> _Plan:
     if plan.target is not None:
         for side in (source, origin):
             guards.not_the_source(side, plan.target, request.target_offset, size)
-    targets.guard(plan.span, plan.target)
+    targets.guard(request.span(size), plan.target)
     return plan
 
 
@@ -223,28 +238,17 @@ def check_options(request: PassRequest) -> None:
 def _check_digest_path(request: PassRequest) -> None:
     if request.digests is None:
         return
-    for side in (request.source, request.target, *filter(None, [request.origin])):
-        claims.check_path(request.digests, side)
+    claims.check_path(request.digests, request.source, request.target, *filter(None, [request.origin]))
 
 
 def _digests(plan: _Plan, settlement: Settlement) -> Digests | None:
     request, target = plan.request, settlement.opened
     if request.digests is None:
         return None
-    binding = Binding(
-        source=plan.origin.identity,
-        target=target.device.identity,
-        size=plan.size,
-        target_offset=request.target_offset,
-        block_size=request.block_size,
-        hash=request.hash,
-    )
-    reach = digests.CHUNK_DIGESTS * request.block_size
-    spans = None if request.only is None else request.only.aligned(reach, plan.size).pairs()
     return claims.believed(
         request.digests,
-        binding,
-        spans,
+        request.binding(plan.size, source=plan.origin.identity, target=target.device.identity),
+        request.digest_spans(plan.size),
         settlement.stamp,
         lambda at, length: devices.read_opened(target, request.target_offset + at, length),
     )

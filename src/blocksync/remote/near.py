@@ -7,7 +7,7 @@ from pathlib import Path
 from blocksync import devices, guards
 from blocksync._copy import count_runs
 from blocksync.devices import Device
-from blocksync.digests import CHUNK_DIGESTS, Binding, Digests, State
+from blocksync.digests import Binding, Digests, State
 from blocksync.errors import BlocksyncError, Refused
 from blocksync.passes import PassReport, PassRequest, fitting_block_size
 from blocksync.wire import extent_list, frames
@@ -58,21 +58,11 @@ class Scope:
 
     def binding(self, source: str, target: str) -> Binding:
         """What the digest file of this pass is about."""
-        request = self.request
-        return Binding(
-            source=source,
-            target=target,
-            size=self.size,
-            target_offset=request.target_offset,
-            block_size=request.block_size,
-            hash=request.hash,
-        )
+        return self.request.binding(self.size, source=source, target=target)
 
     def spans(self) -> list[Pair] | None:
         """The parts of the range whose digests the pass needs."""
-        if self.request.only is None:
-            return None
-        return self.request.only.aligned(CHUNK_DIGESTS * self.request.block_size, self.size).pairs()
+        return self.request.digest_spans(self.size)
 
     def start(
         self,

@@ -44,15 +44,7 @@ class Pull:
         origin = None if request.origin is None else str(request.origin)
         source = far.describe("source", str(request.source), signature=True, origin=origin)
         scope = Scope.of(request, f"{far.name}: {request.source}", source.size)
-        span = Range(
-            path=request.target,
-            offset=request.target_offset,
-            size=scope.size,
-            direct=request.direct,
-            cache=request.cache,
-            dry_run=request.dry_run,
-            overrides=request.overrides,
-        )
+        span = request.span(scope.size)
         if self.target is not None and far.same_kernel:
             here = near.there(request.source, source)
             if here is not None:

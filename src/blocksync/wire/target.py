@@ -395,10 +395,11 @@ class TargetEnd:
 
     def _flush_all(self) -> None:
         while not self._all_applied():
-            if not self._crew.wait_for(self._is_flush_due, BEGIN_FLUSH_EVERY):
+            if self._crew.wait_for(self._is_flush_due, BEGIN_FLUSH_EVERY):
+                if not self._all_applied():
+                    self._flush_behind()
+            elif self._ledger.unflushed:
                 devices.begin_flush(self._receiving.opened)
-            elif not self._all_applied():
-                self._flush_behind()
         frames, size = self._ledger.flushing()
         if not self._receiving.dry_run:
             devices.make_durable(self._receiving.opened)

@@ -71,8 +71,8 @@ def _planned(request: PlanRequest, host: Host) -> Planned:
     reading = _reading(host, found, root)
     plan, warnings = compose(xen, found, wishes, root=root, reading=reading)
     # The newest kernel is the one that boots by itself; to look into more of them costs a slow host minutes.
-    warnings = (*warnings, *initramfs.warnings(reading, kernels.bootable(reading)[:1]))
-    return Planned(plan, (*warnings, *power_button.warnings(reading)))
+    of_initramfs = initramfs.warnings(reading, kernels.bootable(reading)[:1])
+    return Planned(plan, (*warnings, *of_initramfs, *power_button.warnings(reading)))
 
 
 def _read_config(config: Location, host: Host) -> XenGuest:

@@ -33,6 +33,11 @@ class RehearseRequest:
     network: str = NONE
     accelerator: str = "auto"
 
+    @property
+    def bridge(self) -> str | None:
+        """The bridge that the guest's cards are on, None when on none."""
+        return None if self.network in {NONE, CUT} else self.network
+
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
@@ -49,8 +54,8 @@ def run(job: Job, request: RehearseRequest, watch: Stopwatch) -> Rehearsal:
     `Refused` (guard `not-isolated`) for a bridge on which the copy would meet the guest.
     """
     plan = job.plan
-    if request.network not in {NONE, CUT}:
-        bridge.require_isolated(request.network)
+    if request.bridge is not None:
+        bridge.require_isolated(request.bridge)
     state = job.require_passes("rehearse")
     _require_copy(job, state.passes)
     console = job.folder / "consoles" / f"rehearsal-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.log"
@@ -64,7 +69,7 @@ def run(job: Job, request: RehearseRequest, watch: Stopwatch) -> Rehearsal:
             vcpus=plan.guest.vcpus,
             accelerator=accel.choose(request.accelerator),
             macs=() if request.network == NONE else tuple(nic.mac for nic in plan.nic),
-            bridge=None if request.network in {NONE, CUT} else request.network,
+            bridge=request.bridge,
             # It boots again when everything is labelled.
             may_reboot=any(choice.name == selinux_relabel.NAME for choice in plan.fixup),
         )

@@ -206,10 +206,8 @@ class Toolstack:
                 )
         status, _, said = _text(told).partition("\n")
         if told.status or status != "0":
-            failure = self._failed(f"create {config}", said.strip() or told.complaint)
-            if any(words in said for words in _SLOW_SCRIPTS):
-                raise SlowDevices(failure.thing, failure.cause, failure.way_out)
-            raise failure
+            kind = SlowDevices if any(words in said for words in _SLOW_SCRIPTS) else Failed
+            raise self._failed(f"create {config}", said.strip() or told.complaint, kind)
 
     def destroy(self, name: str) -> None:
         """End the domain as pulling the plug does. Only for an operator who said so."""
@@ -269,8 +267,8 @@ class Toolstack:
             raise self._failed(shlex.join(arguments), told.complaint or f"status {told.status}")
         return told
 
-    def _failed(self, what: str, said: str) -> Failed:
-        return Failed(
+    def _failed(self, what: str, said: str, kind: type[Failed] = Failed) -> Failed:
+        return kind(
             f"{self.host.describe()}: {self.tool} {what}".replace(f"{self.tool} {self.tool}", self.tool),
             said,
             "correct what it names there, and run the same command again",
