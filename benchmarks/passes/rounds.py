@@ -1,6 +1,7 @@
 """Alternating rounds: every contender once a round, each round in another order, so that nobody is always
 first after the images were touched."""
 
+import os
 import random
 import statistics
 from collections.abc import Callable
@@ -36,6 +37,8 @@ def measure(workload: Workload, rounds: int, seed: int, say: Callable[[str], Non
     for number in range(rounds):
         for contender in order.sample(present, len(present)):
             contender.reset()
+            # What one leaves unflushed, the flush of the next would pay for.
+            os.sync()
             timing = contender.run()
             timings[contender.name].append(timing)
             say(f"  round {number + 1}: {contender.name} {timing.seconds:.3f} s")
