@@ -35,7 +35,7 @@ cdef enum:
     # With this much still to move, the other end gets a moment to fill or empty the pipe: a few large pieces
     # cost less than many small ones, each with a change of process.
     MUCH = 128 * 1024
-    MOMENT_NS = 150_000
+    MOMENT_NS = 500_000
 
 
 cdef void advance(iovec *parts, int *first, int count, size_t moved) noexcept nogil:
