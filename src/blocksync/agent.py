@@ -15,6 +15,7 @@ from blocksync.devices import Device, Opened
 from blocksync.errors import BlocksyncError, ExitCode, Refused
 from blocksync.hashes import HASHES, Hash
 from blocksync.targets import Range
+from blocksync.transports.interface import Closes
 from blocksync.wire import extent_list, frames
 from blocksync.wire.compression import CODECS
 from blocksync.wire.conversation import (
@@ -29,7 +30,19 @@ from blocksync.wire.crew import Crew
 from blocksync.wire.extent_list import Pair
 from blocksync.wire.frames import Header, Kind, Terms, Violation
 from blocksync.wire.link import Link, Lost
-from blocksync.wire.messages import PROTOCOL, FarDevice, Hello, Job, Mark, Problem, Ready, Start
+from blocksync.wire.messages import (
+    PROTOCOL,
+    TLS,
+    FarDevice,
+    Hello,
+    Job,
+    Mark,
+    Offer,
+    Problem,
+    Ready,
+    Start,
+    decode,
+)
 from blocksync.wire.source import Sending, SourceEnd
 from blocksync.wire.target import Receiving, TargetEnd
 
@@ -73,7 +86,7 @@ class _Agent:
         self._link = link
         self._crew = Crew()
         self._moment: Callable[[], tuple[int, int]] = _no_moment
-        self._devices = ExitStack()
+        self._held = ExitStack()
         # Of a target, when it was described.
         self._stamp = ""
 
@@ -81,13 +94,24 @@ class _Agent:
         self._link.greet()
         say(
             self._link,
-            Hello(protocol=PROTOCOL, hashes=tuple(BY_NAME), codecs=CODECS, boot=boot()),
+            Hello(protocol=PROTOCOL, hashes=tuple(BY_NAME), codecs=CODECS, boot=boot(), carriers=(TLS,)),
         )
         await_greeting(self._link)
         self._crew.start("beat", lambda: self._link.beat(self._now))
         await_hello(self._link)
-        job = expect(self._link, Job)
+        job = expect(self._link, Job, {Kind.OFFER: self._move})
         (self._serve_source if job.role == "source" else self._serve_target)(job)
+
+    def _move(self, header: Header) -> None:
+        """Go on over streams beside these, if the near end can reach them."""
+        # Slow to load, and for this only.
+        from blocksync.remote import beside  # noqa: PLC0415
+
+        offer = decode(self._link.payload(header), Offer)
+        beside.move_far(self._link, offer, self._keep)
+
+    def _keep(self, streams: Closes) -> None:
+        self._held.callback(streams.close)
 
     def _now(self) -> tuple[int, int]:
         return self._moment()
@@ -96,7 +120,7 @@ class _Agent:
         """End every thread, and only then let go of the devices that they use."""
         self._link.close()
         self._crew.join()
-        self._devices.close()
+        self._held.close()
 
     def _serve_source(self, job: Job) -> None:
         device = devices.measure(Path(job.path))
@@ -110,7 +134,7 @@ class _Agent:
         if start.size > device.size:
             raise Refused(device.path, f"has {device.size} bytes, not {start.size}", guard="size")
         direct = devices.goes_direct(device, 0, direct=start.direct, cache=start.cache)
-        opened = self._devices.enter_context(devices.open_source(device, direct=direct))
+        opened = self._held.enter_context(devices.open_source(device, direct=direct))
         say(self._link, Ready(identity=device.identity))
         sending = Sending(
             opened=opened,
@@ -143,7 +167,7 @@ class _Agent:
         if device is not None and not (start.dry_run or start.trusted):
             known = frozenset(mark.signature for mark in start.known)
             guards.only_signatures(known, device, target.offset, target.size, target.overrides)
-        opened = self._devices.enter_context(targets.opened(target, device))
+        opened = self._held.enter_context(targets.opened(target, device))
         self._receive(opened, start, terms, kind, extents)
 
     def _described_target(self, device: Device | None) -> Start:

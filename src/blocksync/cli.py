@@ -79,10 +79,6 @@ def _carry_out(words: list[str]) -> int:
         from blocksync.agent import main as agent  # noqa: PLC0415
 
         return int(agent())
-    if words[:2] == ["relay", "--"]:
-        from blocksync.transports.relay import main as relay  # noqa: PLC0415
-
-        return relay(words[2:])
     plain = commands.read(words)
     if plain is None:
         from blocksync.terminal import app  # noqa: PLC0415

@@ -10,12 +10,24 @@ from blocksync.errors import BlocksyncError, Failed, Usage
 from blocksync.hashes import BLAKE2B, BLAKE3, HASHES, MD5, SHA1, SHA256, XXH3, Hash
 from blocksync.remote import bootstrap
 from blocksync.transports.interface import Transport, stands
+from blocksync.transports.tls import TlsChannel
 from blocksync.wire.compression import CODECS
 from blocksync.wire.conversation import await_hello, boot, expect, say
 from blocksync.wire.crew import Crew
 from blocksync.wire.frames import GREETING, LOADER_GREETING, NO_TERMS, Kind, Violation
 from blocksync.wire.link import PATIENCE, Link, Lost
-from blocksync.wire.messages import PROTOCOL, Done, FarDevice, Hello, Job, Problem, Ready, Role, printable
+from blocksync.wire.messages import (
+    PROTOCOL,
+    TLS,
+    Done,
+    FarDevice,
+    Hello,
+    Job,
+    Problem,
+    Ready,
+    Role,
+    printable,
+)
 
 # What may stand in for a hash that the far end does not have, the fastest first. For BLAKE3, which is asked
 # for when a guest is not trusted, only what nobody can make collide.
@@ -141,9 +153,28 @@ class FarEnd:
             hashes = tuple(known.name for known in HASHES)
             say(self.link, Hello(protocol=PROTOCOL, hashes=hashes, codecs=CODECS, boot=boot()))
             self.crew.start("beat", lambda: self.link.beat(self._now))
-            return await_hello(self.link)
+            hello = await_hello(self.link)
+            if isinstance(self._channel, TlsChannel):
+                self._move_beside(self._channel, hello)
         except Lost as error:
             raise self._not_met(error) from error
+        return hello
+
+    def _move_beside(self, channel: TlsChannel, hello: Hello) -> None:
+        """Go on over TLS streams, if there can be any; say why if not."""
+        # Slow to load, and for this only.
+        from blocksync.remote import beside  # noqa: PLC0415
+
+        tls = channel.tls
+        address = tls.address()
+        try:
+            if TLS not in hello.carriers:
+                raise beside.Unreachable("there is no blocksync that has them")
+            if address is None:
+                raise beside.Unreachable("it is behind a proxy or jump host")
+            channel.keep(beside.move_near(self.link, address, streams=tls.streams, port=tls.port))
+        except beside.Unreachable as why:
+            tls.give_up(str(why))
 
     def _greet(self) -> None:
         greeting = self._greeting()

@@ -24,7 +24,7 @@ _VALID = (datetime.datetime(2000, 1, 1), datetime.datetime(2100, 1, 1))
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """One end of a rendezvous: its certificate in DER, and certificate and key in PEM."""
+    """One end of a conversation: its certificate in DER, and certificate and key in PEM."""
 
     certificate: bytes
     _pem: bytes = field(repr=False)

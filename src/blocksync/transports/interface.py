@@ -21,6 +21,12 @@ class RawReader(Protocol):
     def close(self) -> None: ...
 
 
+class Closes(Protocol):
+    """Something that is to be closed."""
+
+    def close(self) -> None: ...
+
+
 class Channel(Protocol):
     """A command that runs on a host. Both streams are real descriptors: they can be polled, spliced and
     set non-blocking. Closing `stdin` sends the end of the stream; `stdout` stays readable after it.

@@ -7,15 +7,19 @@ from typing import Any
 
 from blocksync.wire.extent_list import Pair
 from blocksync.wire.frames import GREETING, MOST_EXTENTS, NO_TERMS, Header, Kind, Violation
-from blocksync.wire.link import Link
+from blocksync.wire.link import Carrier, Link
 from blocksync.wire.messages import (
     PROTOCOL,
+    Answer,
     AnyMessage,
+    Arrived,
+    Connected,
     Done,
     FarDevice,
     Hello,
     Job,
     Message,
+    Offer,
     Problem,
     Ready,
     Start,
@@ -29,6 +33,10 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")
 _PAIR = struct.Struct(">QQ")
 _KINDS: dict[type[Any], Kind] = {
     Hello: Kind.HELLO,
+    Offer: Kind.OFFER,
+    Answer: Kind.ANSWER,
+    Connected: Kind.CONNECTED,
+    Arrived: Kind.ARRIVED,
     Job: Kind.JOB,
     FarDevice: Kind.DEVICE,
     Start: Kind.START,
@@ -38,28 +46,36 @@ _KINDS: dict[type[Any], Kind] = {
     Problem: Kind.ERROR,
 }
 
-Answer = Callable[[Header], None]
+Heed = Callable[[Header], None]
 
 
 def say(link: Link, message: Message) -> None:
     link.send(_KINDS[type(message)], encode(message))
 
 
-def expect(link: Link, kind: type[AnyMessage], meanwhile: dict[Kind, Answer] | None = None) -> AnyMessage:
-    """The next message, which must be of this kind; frames in `meanwhile` are answered before it.
+def say_last(link: Link, message: Message, carrier: Carrier) -> None:
+    """Say it as the last thing before what is sent goes over `carrier`."""
+    link.send_last(carrier, _KINDS[type(message)], encode(message))
+
+
+def expect(link: Link, kind: type[AnyMessage], meanwhile: dict[Kind, Heed] | None = None) -> AnyMessage:
+    """The next message, which must be of this kind; frames in `meanwhile` are heeded before it.
 
     Raises what the other end says went wrong, Violation for anything else, Lost.
     """
-    answers = {Kind.ALIVE: _pass_over, **(meanwhile or {})}
-    while True:
-        header = link.receive(NO_TERMS)
-        if header.kind is _KINDS[kind]:
-            return decode(link.payload(header), kind)
+    return decode(link.payload(await_frame(link, _KINDS[kind], meanwhile)), kind)
+
+
+def await_frame(link: Link, kind: Kind, meanwhile: dict[Kind, Heed] | None = None) -> Header:
+    """The header of the next frame, which must be of this kind; otherwise as `expect`."""
+    heeded = {Kind.ALIVE: _pass_over, **(meanwhile or {})}
+    while (header := link.receive(NO_TERMS)).kind is not kind:
         if header.kind is Kind.ERROR:
             raise decode(link.payload(header), Problem).error(link.peer)
-        if header.kind not in answers:
-            raise Violation(f"a frame {header.kind.name} instead of {kind.__name__}")
-        answers[header.kind](header)
+        if header.kind not in heeded:
+            raise Violation(f"a frame {header.kind.name} instead of {kind.name}")
+        heeded[header.kind](header)
+    return header
 
 
 def await_greeting(link: Link) -> None:

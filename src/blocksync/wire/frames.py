@@ -47,10 +47,15 @@ class Kind(IntEnum):
     TOTALS = 6
     DONE = 7
     ERROR = 8
+    OFFER = 9
+    ANSWER = 10
+    CONNECTED = 11
+    ARRIVED = 12
     # Before the streams.
     EXTENTS = 16
     READ = 17
     BYTES = 18
+    MOVED = 19
     # Target to source: what the target holds, in order.
     DIGESTS = 32
     UNKNOWN = 33
@@ -76,6 +81,10 @@ MESSAGES = frozenset(
         Kind.TOTALS,
         Kind.DONE,
         Kind.ERROR,
+        Kind.OFFER,
+        Kind.ANSWER,
+        Kind.CONNECTED,
+        Kind.ARRIVED,
     }
 )
 
@@ -244,6 +253,7 @@ _CHECKS: dict[Kind, Callable[[Header, Terms], None]] = {
     Kind.DATA: _check_data,
     Kind.ZEROS: _check_empty_range,
     Kind.DIFFERS: _check_empty_range,
+    Kind.MOVED: _check_counts,
     Kind.ALIVE: _check_counts,
     Kind.STOP: _check_counts,
     Kind.DURABLE: _check_counts,

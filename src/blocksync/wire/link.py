@@ -1,4 +1,4 @@
-"""A link: frames over two descriptors, with a deadline on everything.
+"""A link: frames over a carrier, with a deadline on everything.
 
 One thread receives; any thread sends, one frame at a time. An end that has nothing to say says so every few
 seconds (ALIVE), so that silence means a dead link or a dead peer, and never a long flush.
@@ -8,10 +8,11 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Protocol
 
-from blocksync._flow import drain, fill
+from blocksync import _flow
 from blocksync.errors import Failed
 from blocksync.wire.frames import GREETING, HEADER, Codec, Header, Kind, Terms, check
 
@@ -37,11 +38,41 @@ class Lost(Failed):
         self.heard_out = heard_out
 
 
-class Link:
-    """Frames both ways over `read_fd` and `write_fd`, which become non-blocking.
+class Carrier(Protocol):
+    """Bytes both ways, for one thread that reads beside one that writes. Both raise OSError."""
 
-    `peer` names the other end in errors. `bytes_per_second` bounds what is sent. The descriptors stay the
-    caller's.
+    def fill(self, buffers: Sequence[memoryview], milliseconds: int) -> tuple[int, bool]:
+        """Fill buffers with what comes within so many milliseconds: bytes, and whether the end came."""
+
+    def drain(self, buffers: Sequence[memoryview], milliseconds: int) -> int:
+        """Write buffers as far as they are taken within so many milliseconds: bytes."""
+
+
+class Descriptors:
+    """A carrier over two descriptors, which become non-blocking and stay the caller's."""
+
+    def __init__(self, read_fd: int, write_fd: int) -> None:
+        self._read_fd = read_fd
+        self._write_fd = write_fd
+        for fd in {read_fd, write_fd}:
+            os.set_blocking(fd, False)
+            with suppress(OSError):
+                # Pipes only: fewer switches between the ends.
+                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE)
+
+    def fill(self, buffers: Sequence[memoryview], milliseconds: int) -> tuple[int, bool]:
+        moved: tuple[int, bool] = _flow.fill(self._read_fd, buffers, milliseconds)
+        return moved
+
+    def drain(self, buffers: Sequence[memoryview], milliseconds: int) -> int:
+        moved: int = _flow.drain(self._write_fd, buffers, milliseconds)
+        return moved
+
+
+class Link:
+    """Frames both ways over `read_fd` and `write_fd` (see Descriptors), until they go over another carrier.
+
+    `peer` names the other end in errors. `bytes_per_second` bounds what is sent.
     """
 
     def __init__(
@@ -61,17 +92,12 @@ class Link:
         self.patience = patience
         self._rate = bytes_per_second
         self._due = 0.0
-        self._read_fd = read_fd
-        self._write_fd = write_fd
+        self._incoming: Carrier = Descriptors(read_fd, write_fd)
+        self._outgoing: Carrier = self._incoming
         self._heard = self._said = time.monotonic()
         self._sending = threading.Lock()
         self._closed = threading.Event()
         self._torn = False
-        for fd in {read_fd, write_fd}:
-            os.set_blocking(fd, False)
-            with suppress(OSError):
-                # Pipes only: fewer switches between the ends.
-                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE)
 
     @property
     def closed(self) -> bool:
@@ -98,10 +124,18 @@ class Link:
         self, kind: Kind, *payload: Bytes, offset: int = 0, size: int = 0, codec: Codec = Codec.NONE
     ) -> None:
         """Send one frame. Raises Lost."""
-        views = [memoryview(part).cast("B") for part in payload]
-        header = Header(kind, codec, sum(map(len, views)), offset, size)
         with self._sending:
-            self._write([memoryview(header.pack()), *views])
+            self._write(_frame(kind, payload, offset, size, codec))
+
+    def send_last(self, carrier: Carrier, kind: Kind, *payload: Bytes) -> None:
+        """Send one frame; what is sent after it goes over `carrier`. Raises Lost."""
+        with self._sending:
+            self._write(_frame(kind, payload))
+            self._outgoing = carrier
+
+    def receive_over(self, carrier: Carrier) -> None:
+        """What comes from here on comes over `carrier`. For the thread that receives, between two frames."""
+        self._incoming = carrier
 
     def receive(self, terms: Terms) -> Header:
         """The next frame's header, checked; its payload must be taken next. Raises Lost, Violation."""
@@ -121,7 +155,7 @@ class Link:
         since = time.monotonic()
         while views:
             try:
-                count, ended = fill(self._read_fd, views, _GLANCE_MS)
+                count, ended = self._incoming.fill(views, _GLANCE_MS)
             except OSError as error:
                 raise self._lost(error.strerror or str(error), heard_out=True) from error
             if count:
@@ -142,7 +176,7 @@ class Link:
             if self._sending.acquire(blocking=False):
                 try:
                     offset, size = moment()
-                    self._write([memoryview(Header(Kind.ALIVE, Codec.NONE, 0, offset, size).pack())])
+                    self._write(_frame(Kind.ALIVE, (), offset, size))
                 finally:
                     self._sending.release()
 
@@ -159,7 +193,7 @@ class Link:
         while views:
             piece = self._allowed(views)
             try:
-                count = drain(self._write_fd, piece, _GLANCE_MS)
+                count = self._outgoing.drain(piece, _GLANCE_MS)
             except OSError as error:
                 raise self._lost(error.strerror or str(error)) from error
             if not count:
@@ -191,6 +225,15 @@ class Link:
 
     def _lost(self, cause: str, *, heard_out: bool = False) -> Lost:
         return Lost(self.peer, cause, heard_out=heard_out)
+
+
+def _frame(
+    kind: Kind, payload: Sequence[Bytes], offset: int = 0, size: int = 0, codec: Codec = Codec.NONE
+) -> list[memoryview]:
+    """A frame as the buffers that it travels from."""
+    views = [memoryview(part).cast("B") for part in payload]
+    header = Header(kind, codec, sum(map(len, views)), offset, size)
+    return [memoryview(header.pack()), *views]
 
 
 def _rest(views: list[memoryview], count: int) -> list[memoryview]:

@@ -14,6 +14,8 @@ from blocksync.guards import Signature
 from blocksync.wire.frames import END_OF_OFFSETS, Violation
 
 PROTOCOL = 1
+# A carrier: streams beside those that the conversation began on (see remote/beside.py).
+TLS = "tls"
 
 Count = Annotated[int, Meta(ge=0, le=END_OF_OFFSETS)]
 Name = Annotated[str, Meta(max_length=64)]
@@ -23,18 +25,60 @@ Identity = Annotated[str, Meta(max_length=1024)]
 Stamp = Annotated[str, Meta(max_length=256, pattern=r"\A[!-~]*\Z")]
 Names = Annotated[tuple[Name, ...], Meta(max_length=64)]
 
+# An X.509 certificate in DER; it travels in base64.
+Certificate = Annotated[bytes, Meta(max_length=2048)]
+Streams = Annotated[int, Meta(ge=1, le=16)]
+Port = Annotated[int, Meta(ge=0, le=65535)]
+
 Role = Literal["source", "target"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """The first message of each end: what it speaks. `boot` tells whether both run under one kernel."""
+    """The first message of each end: what it speaks. `boot` tells whether both run under one kernel,
+    `carriers` what the conversation can move to.
+    """
 
     protocol: Count
     hashes: Names
     codecs: Names
     roles: Names = ("source", "target")
     boot: Name = ""
+    carriers: Names = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """Near to far: so many TLS streams each way beside these, from who has this certificate, to this port (0:
+    one that is free there).
+    """
+
+    certificate: Certificate
+    streams: Streams
+    port: Port
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """Far to near: my certificate and the port where I listen. `trouble`, if any, says why I do not."""
+
+    certificate: Certificate = b""
+    port: Port = 0
+    trouble: Text = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """Near to far: whether all my streams are up."""
+
+    all: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """Far to near: whether all of them have come here. If so, this is my last frame on the old streams."""
+
+    all: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +218,9 @@ class Problem:
         )
 
 
-Message = Hello | Job | FarDevice | Start | Ready | Totals | Done | Problem
+Message = (
+    Hello | Offer | Answer | Connected | Arrived | Job | FarDevice | Start | Ready | Totals | Done | Problem
+)
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,11 +15,9 @@ from blocksync.transports.openssh import OpenSSH
 from blocksync.transports.paramiko_ssh import Paramiko
 from blocksync.transports.tls import Tls
 
-RELAY = (sys.executable, "-m", "blocksync.transports.relay")
-
 
 def tls(host, **options) -> Tls:
-    return Tls(OpenSSH(host, **options), notice=pytest.fail, relay=RELAY)
+    return Tls(OpenSSH(host, **options), notice=pytest.fail)
 
 
 KINDS = {"openssh": OpenSSH, "paramiko": Paramiko, "tls": tls}

@@ -1,10 +1,10 @@
-"""One stream over several, through real TLS on loopback: whole and in order, or known to be cut."""
+"""One carrier over several streams, through real TLS on loopback: whole and in order, or known to be cut."""
 
 import os
 import socket
 import ssl
-import struct
 import threading
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from blocksync.errors import Failed
 from blocksync.transports.certificates import make_identity
-from blocksync.transports.streams import Listener, connect
-from blocksync.transports.stripes import Gather, Scatter
+from blocksync.transports.streams import Listener, Streams, connect
+from blocksync.transports.stripes import STRIPE, Stripes
 
 NEAR, FAR = make_identity(), make_identity()
 
 
-def meet(each_way: int):
+def meet(each_way: int) -> tuple[Streams, Streams]:
     listener = Listener("127.0.0.1", 0, FAR, NEAR.certificate, each_way)
     where = ("127.0.0.1", listener.port)
     near = connect(where, NEAR, FAR.certificate, each_way=each_way, seconds=3)
@@ -27,90 +27,93 @@ def meet(each_way: int):
     return near, far
 
 
-def read_all(descriptor: int) -> bytes:
-    received = bytearray()
-    while piece := os.read(descriptor, 1 << 20):
-        received += piece
-    return bytes(received)
+def send(carrier: Stripes, *pieces: bytes) -> None:
+    rest = [memoryview(piece) for piece in pieces]
+    while rest:
+        count = carrier.drain(rest, 1000)
+        while rest and count >= len(rest[0]):
+            count -= len(rest.pop(0))
+        if rest:
+            rest[0] = rest[0][count:]
+
+
+def receive(carrier: Stripes, size: int) -> bytes:
+    data = bytearray(size)
+    rest = memoryview(data)
+    while rest:
+        count, ended = carrier.fill([rest], 1000)
+        assert count or not ended
+        rest = rest[count:]
+    return bytes(data)
 
 
 @settings(max_examples=25, deadline=None)
 @given(
     each_way=st.integers(1, 4),
     sizes=st.lists(st.integers(0, 700_000), max_size=6),
-    seed=st.binary(max_size=8),
+    reads=st.lists(st.integers(1, 400_000), min_size=1, max_size=4),
 )
-def test_bytes_arrive_whole_and_in_order(each_way, sizes, seed):
+def test_bytes_arrive_whole_and_in_order_both_ways_at_once(each_way, sizes, reads):
     near, far = meet(each_way)
-    source, feed = os.pipe()
-    drain, sink = os.pipe()
-    scatter, gather = Scatter(source, near.up), Gather(sink, far.up)
-    scatter.start()
-    gather.start()
-    sent = [(seed + bytes([number, 1, 2, 3])) * size for number, size in enumerate(sizes)]
-
-    def write() -> None:
-        for piece in sent:
-            rest = memoryview(piece)
-            while rest:
-                rest = rest[os.write(feed, rest) :]
-        os.close(feed)
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    assert read_all(drain) == b"".join(sent)
-    writer.join()
-    scatter.join()
-    gather.join()
-    assert scatter.error is None and gather.error is None
-    os.close(drain)
+    ends = Stripes.of_near(near), Stripes.of_far(far)
+    sent = [os.urandom(size) for size in sizes]
+    senders = [threading.Thread(target=send, args=(end, *sent)) for end in ends]
+    for sender in senders:
+        sender.start()
+    whole = b"".join(sent)
+    for end in ends:
+        at, received = 0, b""
+        while at < len(whole):
+            size = min(reads[at % len(reads)], len(whole) - at)
+            received += receive(end, size)
+            at += size
+        assert received == whole
+    for sender in senders:
+        sender.join()
     near.close()
     far.close()
 
 
-@pytest.mark.parametrize("number", [0, 1, 2])
-def test_a_stream_that_is_cut_ends_the_output_and_is_known(number):
+@pytest.mark.parametrize("cut", [0, 1, 2])
+def test_a_stream_that_is_cut_is_the_end_of_what_comes(cut):
     near, far = meet(3)
-    source, feed = os.pipe()
-    drain, sink = os.pipe()
-    scatter, gather = Scatter(source, near.up), Gather(sink, far.up)
-    scatter.start()
-    gather.start()
-    os.write(feed, b"before")
-    assert os.read(drain, 100) == b"before"
-    socket.socket.shutdown(near.up[number], socket.SHUT_RDWR)
-    assert read_all(drain) == b""
-    gather.join(5)
-    assert isinstance(gather.error, OSError)
-    os.close(feed)
-    os.close(drain)
+    ours, theirs = Stripes.of_near(near), Stripes.of_far(far)
+    whole = 2 * 3 * STRIPE
+    sender = threading.Thread(target=send, args=(ours, bytes(whole)))
+    sender.start()
+    receive(theirs, whole)
+    sender.join()
+    socket.socket.shutdown(near.up[cut], socket.SHUT_RDWR)
+    for number in range(cut):
+        # What the other streams carry before it is still whole.
+        send(ours, bytes([number]) * STRIPE)
+        assert receive(theirs, STRIPE) == bytes([number]) * STRIPE
+    assert theirs.fill([memoryview(bytearray(1))], 3000) == (0, True)
+    with pytest.raises(OSError):
+        for _ in range(100):
+            ours.drain([memoryview(bytes(STRIPE))], 100)
+    near.close()
+    far.close()
 
 
-def test_a_reader_that_has_seen_enough_does_not_stall_the_writer():
+def test_nothing_that_comes_and_nobody_who_reads_take_no_longer_than_was_allowed():
     near, far = meet(2)
-    source, feed = os.pipe()
-    drain, sink = os.pipe()
-    scatter, gather = Scatter(source, near.up), Gather(sink, far.up)
-    scatter.start()
-    gather.start()
-    os.close(drain)
-    for _ in range(64):
-        os.write(feed, bytes(1 << 16))
-    os.close(feed)
-    scatter.join(5)
-    gather.join(5)
-    assert scatter.error is None and gather.error is None
-
-
-def test_a_piece_that_is_announced_too_long_is_refused_before_it_is_read():
-    near, far = meet(1)
-    drain, sink = os.pipe()
-    gather = Gather(sink, far.up)
-    gather.start()
-    near.up[0].sendall(struct.pack(">I", (256 << 10) + 1))
-    assert read_all(drain) == b""
-    gather.join(5)
-    assert isinstance(gather.error, ValueError)
+    ours, theirs = Stripes.of_near(near), Stripes.of_far(far)
+    before = time.monotonic()
+    assert theirs.fill([memoryview(bytearray(10))], 200) == (0, False)
+    assert 0.15 < time.monotonic() - before < 2
+    sent = 0
+    data = memoryview(bytes(64 << 20))
+    while count := ours.drain([data[sent:]], 100):
+        sent += count
+    assert sent < len(data)
+    # What was offered when it was full arrives once, and whole.
+    rest = threading.Thread(target=send, args=(ours, bytes(data[sent:])))
+    rest.start()
+    assert receive(theirs, len(data)) == data
+    rest.join()
+    near.close()
+    far.close()
 
 
 def test_streams_are_tls_1_3_with_aes_gcm():
