@@ -4,6 +4,9 @@ A quarter zeros (written, not holes), a quarter text, half random, in stripes of
 """
 
 import os
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +37,49 @@ def build_random(path: Path, size: int, seed: int) -> None:
         for at in range(0, size, STRIPE):
             _write(file.fileno(), memoryview(source.bytes(min(STRIPE, size - at))), at)
         os.fsync(file.fileno())
+
+
+def build_volume(path: Path, size: int) -> None:
+    """Write a volume of `size` bytes as a guest has it, and flush it: ext4, half of it files of this
+    machine's /usr, the rest never written: zeros, which are in the image as such.
+
+    Raises CalledProcessError when mkfs.ext4 fails.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        _fill(Path(folder), size // 2)
+        path.unlink(missing_ok=True)
+        argv = ["mkfs.ext4", "-q", "-m", "0", "-d", folder, str(path), f"{size // 1024}k"]
+        subprocess.run(argv, check=True, capture_output=True)
+    with path.open("r+b", buffering=0) as file:
+        _write_holes(file.fileno(), size)
+        os.fsync(file.fileno())
+
+
+def _fill(folder: Path, size: int) -> None:
+    """Copy files of /usr, in the order of their names, as long as they have no more than `size` bytes."""
+    for number, file in enumerate(sorted(Path("/usr").rglob("*"))):
+        if file.is_symlink() or not file.is_file():
+            continue
+        size -= -(-file.stat().st_size // PAGE) * PAGE
+        if size < 0:
+            return
+        shutil.copyfile(file, folder / str(number))
+
+
+def _write_holes(fd: int, size: int) -> None:
+    """Make every hole zeros that are allocated: a logical volume has no holes."""
+    at = 0
+    while at < size:
+        try:
+            data = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError:
+            data = size
+        while at < data:
+            length = min(STRIPE, data - at)
+            _write(fd, memoryview(bytes(length)), at)
+            at += length
+        if at < size:
+            at = min(size, os.lseek(fd, at, os.SEEK_HOLE))
 
 
 def _stripe(number: int, lines: np.ndarray, source: np.random.Generator) -> memoryview:

@@ -165,6 +165,22 @@ def one_percent_dirty(site: Site) -> Workload:
 
 def full_copy(site: Site) -> Workload:
     """Every byte to a file that exists, allocated, and holds other bytes."""
+    return _full_copy(site, "First full copy to an existing file")
+
+
+def full_copy_of_a_volume(site: Site) -> Workload:
+    """The same of a guest's volume instead of the image."""
+    folder = site.place.folder / "volume"
+    folder.mkdir()
+    place = replace(site.place, folder=folder)
+    images.build_volume(place.source, place.size)
+    images.warm(place.source)
+    return _full_copy(
+        replace(site, place=place), "First full copy of a guest's volume: ext4, half of it files of /usr"
+    )
+
+
+def _full_copy(site: Site, title: str) -> Workload:
     place = site.place
     source, target = place.source, place.target
     place.copied(target)
@@ -186,7 +202,7 @@ def full_copy(site: Site) -> Workload:
         site.peer("rsync -W", "rsync", *rsync),
     )
     return Workload(
-        "First full copy to an existing file",
+        title,
         tuple(replace(each, reset=reset) for each in contenders),
         (_times_pipe("openssh", 1.5), _times_pipe("tls", 3.0)),
         writes=True,
@@ -204,4 +220,4 @@ def _times_pipe(transport: str, times: float) -> Bar:
 
 
 Maker = Callable[[Site], Workload]
-WORKLOADS: tuple[Maker, ...] = (unchanged, one_percent_dirty, full_copy)
+WORKLOADS: tuple[Maker, ...] = (unchanged, one_percent_dirty, full_copy, full_copy_of_a_volume)
