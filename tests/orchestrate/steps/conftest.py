@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import xl_double
-from xl_double import XlDouble
+from xl_double import GUEST, XlDouble
 
 MIB = 2**20
 XEN2KVM = Path(sys.executable).parent / "xen2kvm"
@@ -67,7 +67,7 @@ class SmallGuest:
     def write_config(self, **settings: str) -> None:
         disks = ", ".join(f"'phy:/dev/vg0/{name},{name},w'" for name in self.volumes)
         lines = {
-            "name": "'web1'",
+            "name": f"'{GUEST}'",
             "memory": "64",
             "root": "'/dev/xvda2 ro'",
             "disk": f"[{disks}]",
@@ -132,8 +132,8 @@ def reachable_folder() -> Iterator[Path]:
 def virsh(libvirt_uri: str) -> Iterator[list[str]]:
     """virsh up to its command; the small guest's domain is gone afterwards, and was not somebody's before."""
     command = ["virsh", "-q", "-c", libvirt_uri]
-    there = subprocess.run([*command, "domuuid", "web1"], capture_output=True, check=False)
-    assert there.returncode != 0, f"{libvirt_uri} has a domain web1 of its own"
+    there = subprocess.run([*command, "domuuid", GUEST], capture_output=True, check=False)
+    assert there.returncode != 0, f"{libvirt_uri} has a domain {GUEST} of its own"
     yield command
     for ending in ("destroy", "undefine"):
-        subprocess.run([*command, ending, "web1"], capture_output=True, check=False)
+        subprocess.run([*command, ending, GUEST], capture_output=True, check=False)

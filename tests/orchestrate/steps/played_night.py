@@ -16,6 +16,7 @@ from typing import Any
 
 import tomlkit
 from played_xen import GROUP, PlayedSource, PlayedXen
+from xl_double import GUEST
 
 from blocksync.errors import BlocksyncError
 from orchestrate import job as jobs
@@ -32,8 +33,7 @@ from orchestrate.steps.sync import SyncRequest
 from orchestrate.stopwatch import Stopwatch
 from orchestrate.xen import toolstack
 
-NAME = "web1"
-CONFIG = "/etc/xen/web1.cfg"
+CONFIG = f"/etc/xen/{GUEST}.cfg"
 # The host is asked about several volumes at once.
 _ONE_AT_A_TIME = threading.Lock()
 LISTING = "Name ID Mem VCPUs State Time(s)\n"
@@ -70,7 +70,7 @@ class LastingXen(PlayedXen):
         script, words = argv[2], argv[4:]
         if not script.startswith(toolstack._PATH):
             return super()._shell(argv)
-        listing = LISTING + (f"{NAME} 3 64 1 -b---- 10.0\n" if self.running else "")
+        listing = LISTING + (f"{GUEST} 3 64 1 -b---- 10.0\n" if self.running else "")
         answers = {
             toolstack._FIND: f"xl\n{listing}",
             'exec "$1" list': listing,
@@ -104,7 +104,7 @@ def kept_in(folder: Path) -> LastingXen:
 
 def runs_on_kvm() -> bool:
     libvirt = Libvirt()
-    return libvirt.is_defined(NAME) and libvirt.state(NAME) not in ("shut off", "crashed")
+    return libvirt.is_defined(GUEST) and libvirt.state(GUEST) not in ("shut off", "crashed")
 
 
 def move_to_played_host(guest) -> None:
@@ -175,7 +175,7 @@ def _main(folder: Path, plan: Path, command: str, moment: str = "", what: str = 
             sync.run(job, source, SyncRequest(), _quiet)
         elif command == "cutover":
             request = CutoverRequest(
-                xml=folder / "web1.xml",
+                xml=folder / "guest.xml",
                 start=True,
                 accelerator="tcg",
                 boot_timeout=120,

@@ -10,6 +10,7 @@ import pexpect
 import pytest
 from msgspec.structs import replace
 from test_cutover_journal import journal_of
+from xl_double import GUEST
 
 from orchestrate.job import Job, PassRecord
 from orchestrate.plan.file import load
@@ -80,7 +81,7 @@ def test_a_guest_is_destroyed_only_by_the_operator_s_word(stubborn, xl):
 def test_a_guest_that_was_never_rehearsed_is_asked_about_and_not_stopped_without_a_yes(planned_guest, xl):
     planned_guest.result("sync")
     with cutover(planned_guest) as terminal:
-        terminal.expect("web1 was never rehearsed")
+        terminal.expect(f"{GUEST} was never rehearsed")
         terminal.expect(GO_ON)
         terminal.sendline("")
         assert ended(terminal) == REFUSED

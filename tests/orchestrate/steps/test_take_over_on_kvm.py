@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 import xl_double
-from xl_double import XlDouble
+from xl_double import GUEST, XlDouble
 
 pytestmark = pytest.mark.boots
-
-NAME = "web1"
 
 
 @pytest.fixture
@@ -27,7 +25,7 @@ def xl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> XlDouble:
 
 def state(virsh: list[str]) -> str:
     return subprocess.run(
-        [*virsh, "domstate", NAME], capture_output=True, text=True, check=True
+        [*virsh, "domstate", GUEST], capture_output=True, text=True, check=True
     ).stdout.strip()
 
 
@@ -58,7 +56,7 @@ def test_the_guest_moves_to_kvm_once_and_comes_back(planned_guest, xl, virsh):
     assert state(virsh) == "running"
     assert not xl.running
 
-    subprocess.run([*virsh, "destroy", NAME], check=True)
+    subprocess.run([*virsh, "destroy", GUEST], check=True)
     assert planned_guest.result("rollback", "--discard", "--yes")["started"]
     assert xl.running
     assert state(virsh) == "shut off"
@@ -67,7 +65,7 @@ def test_the_guest_moves_to_kvm_once_and_comes_back(planned_guest, xl, virsh):
 def test_a_guest_that_somebody_started_on_xen_again_is_not_started_on_kvm(planned_guest, xl, virsh):
     expect_grub(planned_guest)
     planned_guest.result("cutover", "--start", "--boot-timeout=120")
-    subprocess.run([*virsh, "destroy", NAME], check=True)
+    subprocess.run([*virsh, "destroy", GUEST], check=True)
     job = planned_guest.folder / "job" / "journal.json"
     job.write_text(job.read_text().replace('"closed": "done"', '"closed": null'))
     xl.start()

@@ -4,12 +4,15 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+GUEST = "xen2kvm-small"
+"""The small guest's name: unlike the lab's guest, whose domain may be in the same libvirt meanwhile."""
+
 XL = """#!/bin/sh
 cd {folder} || exit 1
 echo "$@" >>calls
 case $1 in
 list) echo 'Name                                        ID   Mem VCPUs\tState\tTime(s)'
-    [ -e running ] && echo "web1 1 256 1 -b---- 3.5"; exit 0 ;;
+    [ -e running ] && echo "{guest} 1 256 1 -b---- 3.5"; exit 0 ;;
 domid) [ -e running ] ;;
 shutdown) [ -e stubborn ] || rm -f running ;;
 destroy) rm -f running ;;
@@ -25,7 +28,7 @@ esac
 
 @dataclass(frozen=True)
 class XlDouble:
-    """Its folder; web1 runs while the file `running` is there."""
+    """Its folder; the guest runs while the file `running` is there."""
 
     folder: Path
 
@@ -55,7 +58,7 @@ def make(folder: Path) -> XlDouble:
     """The double in a new folder, with its guest running."""
     folder.mkdir()
     script = folder / "xl"
-    script.write_text(XL.format(folder=folder))
+    script.write_text(XL.format(folder=folder, guest=GUEST))
     script.chmod(0o755)
     double = XlDouble(folder)
     double.start()
