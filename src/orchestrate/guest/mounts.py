@@ -21,7 +21,7 @@ from pathlib import Path
 
 from blocksync.errors import Failed, Refused, Usage
 from orchestrate.guest.inside import open_inside
-from orchestrate.guest.loop_devices import holds, wait_for_detach
+from orchestrate.guest.loop_devices import holds, is_lost, wait_for_detach
 from orchestrate.guest.tree import GuestTree
 
 # Options for reading without replaying the journal: replaying writes.
@@ -67,22 +67,25 @@ def mounted(raw: Path, filesystems: Sequence[MountSpec], *, read_only: bool = Fa
 
 
 def unmount_leftovers(raw: Path) -> None:
-    """Unmount what killed processes left mounted of the disk `raw`. Raises `Failed` when it is busy."""
-    for folder in _leftovers(raw):
+    """Unmount what killed processes left mounted of the disk `raw`, or of one that is gone meanwhile. Raises
+    `Failed` when it is busy.
+    """
+    for folder in _leftovers():
         devices = _mount_sources(folder)
-        _unmount(folder)
-        wait_for_detach(devices, raw)
-        folder.rmdir()
+        if all(holds(device, raw) or is_lost(device) for device in devices):
+            _unmount(folder)
+            wait_for_detach(devices, raw)
+            # Another job's command may look as well.
+            with contextlib.suppress(FileNotFoundError):
+                folder.rmdir()
 
 
-def _leftovers(raw: Path) -> list[Path]:
-    """Folders of guests' roots whose process is gone."""
+def _leftovers() -> list[Path]:
+    """Folders that were made to mount a guest on, by processes that are gone."""
     return [
-        place
-        for place, source in _mounts()
-        if place.name.startswith(_FOLDER)
-        and not Path("/proc", place.name.removeprefix(_FOLDER).partition("-")[0]).exists()
-        and holds(source, raw)
+        folder
+        for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*")
+        if not Path("/proc", folder.name.removeprefix(_FOLDER).partition("-")[0]).exists()
     ]
 
 

@@ -9,17 +9,19 @@ import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocksync.errors import Failed, Refused
+from blocksync.errors import Failed, Refused, telling
 from orchestrate.kvm.qemu import program
 
 _START_SECONDS = 20.0
 _STOP_SECONDS = 60.0
 _POLL_SECONDS = 0.02
+_FOLDER = "overlay-"
+_RAW = "raw"
 _LOCK = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, pid
 _WRITER = 101
 _NO_OTHER_WRITER = 201
@@ -41,7 +43,7 @@ class Overlay:
         is in the qcow2 file afterwards. Failed when the storage daemon does not start, dies under way, or
         when a loop device is left on the file (its unwritten data would be lost).
         """
-        mountpoint = self.qcow2.with_name("raw")
+        mountpoint = self.qcow2.with_name(_RAW)
         mountpoint.touch()
         log = self.qcow2.with_name("storage-daemon.log")
         pidfile = self.qcow2.with_name("storage-daemon.pid")
@@ -72,7 +74,7 @@ def overlay(target: Path, directory: Path) -> Iterator[Overlay]:
     a running guest writes to it, Failed when it cannot be read.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="overlay-", dir=directory.absolute()))
+    folder = Path(tempfile.mkdtemp(prefix=_FOLDER, dir=directory.absolute()))
     try:
         layer = Overlay(target, folder / "overlay.qcow2")
         with _kept_from_guests(target):
@@ -80,6 +82,52 @@ def overlay(target: Path, directory: Path) -> Iterator[Overlay]:
             yield layer
     finally:
         shutil.rmtree(folder)
+
+
+def remove_leftovers(directory: Path, release: Callable[[Path], None]) -> None:
+    """Remove the overlays that killed processes left in `directory`. The caller keeps others from it, as by
+    the lock of a job: whatever is there is nobody's.
+
+    `release` is told the raw file of each, which nobody answers for any more, and lets go of what is on top
+    of it. Raises `Failed` when something will not go.
+    """
+    for folder in directory.absolute().glob(f"{_FOLDER}*"):
+        _end_programs(folder)
+        release(folder / _RAW)
+        # Not mounted any more is as good.
+        subprocess.run(["umount", "--lazy", "--", str(folder / _RAW)], capture_output=True, check=False)
+        with telling(folder, "cannot be removed", f"end what uses it (fuser -vm {folder}), then remove it"):
+            shutil.rmtree(folder)
+
+
+def _end_programs(folder: Path) -> None:
+    """End QEMU's programs that have an overlay open: they outlive who started them, if only by a moment."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + _STOP_SECONDS
+        for pid in _programs(folder):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        while running := _programs(folder):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_POLL_SECONDS)
+        else:
+            return
+    raise Failed(folder, f"is open in processes that do not end: {sorted(running)}", "restart this host")
+
+
+def _programs(folder: Path) -> set[int]:
+    """The processes of QEMU's programs, or about to become one, with the folder's name in an argument."""
+    found = set()
+    for told in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = told.read_bytes().split(b"\0")
+        except OSError:  # ended while we looked
+            continue
+        is_qemu = any(Path(os.fsdecode(word)).name.startswith("qemu-") for word in words)
+        if is_qemu and any(folder.name.encode() in word for word in words):
+            found.add(int(told.parent.name))
+    return found
 
 
 @contextmanager

@@ -4,17 +4,13 @@ The fix-ups are undone on an overlay of the target, which keeps its bytes. What 
 written into it, and the whole volume is proven equal to its partition. Swap is left alone.
 """
 
-import os
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocksync.errors import Differences, Failed, Refused
+from blocksync.errors import Differences, Refused
 from blocksync.guards import Signature
 from blocksync.passes import PassReport, PassRequest
-from orchestrate.guest.loop_devices import wait_for_detach
+from orchestrate.guest.loop_devices import reading
 from orchestrate.guest.mounts import mounted
 from orchestrate.job import Job, Phase
 from orchestrate.kvm.overlay import overlay
@@ -73,7 +69,7 @@ def _require_a_guest_s_disk(job: Job) -> None:
 
 
 def _send(source: Source, raw: Path, volume: Volume, tasks: Tasks) -> PassReport:
-    with _partition(raw, volume) as partition:
+    with reading(raw, volume.partition.offset, volume.size) as partition:
         request = PassRequest(
             source=partition,
             target=Path(volume.path),
@@ -84,7 +80,7 @@ def _send(source: Source, raw: Path, volume: Volume, tasks: Tasks) -> PassReport
 
 
 def _prove(source: Source, raw: Path, volume: Volume, tasks: Tasks) -> str:
-    with _partition(raw, volume) as partition:
+    with reading(raw, volume.partition.offset, volume.size) as partition:
         found = source.compare(partition, Path(volume.path), volume.size, tasks(volume.device))
     if not found.equal:
         raise Differences(
@@ -93,25 +89,3 @@ def _prove(source: Source, raw: Path, volume: Volume, tasks: Tasks) -> str:
             "see that nobody else writes to it, and run the same command again",
         )
     return f"{found.hash} {found.source_root}"
-
-
-@contextmanager
-def _partition(raw: Path, volume: Volume) -> Iterator[Path]:
-    """The volume's partition of the disk `raw`, as a device that is only read, and gone at the end."""
-    span = [f"--offset={volume.partition.offset}", f"--sizelimit={volume.size}"]
-    device = Path(_losetup("--find", "--show", "--read-only", *span, "--", str(raw)))
-    held = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        # It goes with its last user: also when this process is killed.
-        _losetup("--detach", str(device))
-        yield device
-    finally:
-        os.close(held)
-        wait_for_detach([device], raw)
-
-
-def _losetup(*argv: str) -> str:
-    done = subprocess.run(["losetup", *argv], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise Failed("losetup", done.stderr.strip(), "see `losetup --list` for what is in the way")
-    return done.stdout.strip()

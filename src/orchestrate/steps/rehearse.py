@@ -8,10 +8,11 @@ from msgspec.structs import replace
 
 from blocksync.errors import Refused
 from orchestrate.guest import selinux_relabel
+from orchestrate.guest.mounts import unmount_leftovers
 from orchestrate.job import Job
 from orchestrate.kvm import accel, bridge
 from orchestrate.kvm.machine import Machine, MachineSpec
-from orchestrate.kvm.overlay import overlay
+from orchestrate.kvm.overlay import overlay, remove_leftovers
 from orchestrate.steps.finishing import finish
 from orchestrate.stopwatch import Step, Stopwatch
 
@@ -58,6 +59,7 @@ def run(job: Job, request: RehearseRequest, watch: Stopwatch) -> Rehearsal:
         bridge.require_isolated(request.bridge)
     state = job.require_passes("rehearse")
     _require_copy(job, state.passes)
+    remove_leftovers(job.folder, unmount_leftovers)
     console = job.folder / "consoles" / f"rehearsal-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.log"
     with overlay(plan.target, job.folder) as layer:
         with layer.raw() as raw:

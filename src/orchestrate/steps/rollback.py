@@ -11,8 +11,10 @@ from msgspec.structs import replace
 from blocksync.errors import BlocksyncError, Refused
 from orchestrate import journal as journals
 from orchestrate import sides
+from orchestrate.guest.mounts import unmount_leftovers
 from orchestrate.job import Job, Phase
 from orchestrate.journal import Closed, Journal, Owner
+from orchestrate.kvm.overlay import remove_leftovers
 from orchestrate.sides import Asking, KvmSide, Nobody, XenSide
 from orchestrate.source import Source
 from orchestrate.steps import give_back, sync, take_over
@@ -58,6 +60,7 @@ def run(
         with night.step("check"):
             xen = sides.xen_side(job.plan, source.host)
             _require_a_choice(job, journal, request)
+            remove_leftovers(job.folder, unmount_leftovers)
         kvm = _stopped_on_kvm(job, journal, request, night, asking or Nobody())
         # A rollback that was killed after the proof goes on from there: the volumes hold everything.
         to_send = request.send_back and job.state().phase is Phase.HANDED_OVER
