@@ -16,6 +16,7 @@ from typing import Protocol
 from blocksync.errors import Failed
 from blocksync.transports.failures import last_words
 from blocksync.transports.interface import Channel, Transport, stands
+from blocksync.wire.link import Lost
 from orchestrate.standby import Standby
 
 MISSING = 127
@@ -26,6 +27,7 @@ _SECONDS = 180.0
 _LARGEST_STATUS = 255
 _MOST_BYTES = 64 * 1024 * 1024
 _CHUNK = 1 << 20
+_REACHED_AGAIN = "see that the host is up and reached again, then run the same command again"
 # What the command prints goes straight on, and ends at a mark that nobody can know before; then come its
 # status, what it complained, and the mark again.
 _ASKED = """{ said=$({ %(command)s; } 2>&1 >&3 3>&- </dev/null); status=$?; } 3>&1
@@ -35,6 +37,13 @@ printf '%%s%%s\\n%%s\\n%%s\\n' %(mark)s "$status" "$said" %(mark)s
 
 class HostLost(Failed):
     """A host that cannot be reached, or whose link broke under a command: nobody knows what became of it."""
+
+    @classmethod
+    def of(cls, host: str, error: Failed) -> "HostLost":
+        """The error of a pass, or of a connection, as the loss of the host that it is."""
+        if isinstance(error, Lost):
+            return cls(host, f"the link broke: {error.cause}", _REACHED_AGAIN)
+        return cls(error.thing, error.cause, f"{error.way_out}; then run the same command again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +126,7 @@ class FarHost:
         try:
             return _Shell(self.describe(), self._transport.run(["sh"]))
         except Failed as error:
-            raise HostLost(error.thing, error.cause, error.way_out) from error
+            raise HostLost.of(self.describe(), error) from error
 
 
 class _Shell:
@@ -178,5 +187,5 @@ class _Shell:
         return HostLost(
             self._host,
             f"the link broke while {tool} ran there{said}",
-            "see that the host is up and reached again, then run the same command again",
+            _REACHED_AGAIN,
         )

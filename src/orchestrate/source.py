@@ -16,9 +16,11 @@ from blocksync.progress import Report
 from blocksync.remote import Part
 from blocksync.remote.far_end import FarEnd
 from blocksync.transports.choice import Kind, choose
+from blocksync.transports.failures import Unreachable
 from blocksync.transports.interface import Transport
 from blocksync.verify import Comparison
-from orchestrate.hosts import FarHost, Host, ThisHost
+from blocksync.wire.link import Lost
+from orchestrate.hosts import FarHost, Host, HostLost, ThisHost
 from orchestrate.standby import Standby
 
 # Each takes one of the sessions that sshd gives a connection: ten, if nobody changed that.
@@ -175,7 +177,8 @@ class Far:
 
     def copy_all(self, parts: Sequence[Part]) -> list[PassReport]:
         """As `Source.copy_all`."""
-        return remote.run_several(parts, transport=self._transport, meet=self._meet)
+        with self._lost_with_its_link():
+            return remote.run_several(parts, transport=self._transport, meet=self._meet)
 
     def close(self) -> None:
         """End all that waits there; the transport is the caller's."""
@@ -195,13 +198,22 @@ class Far:
 
     def send(self, request: PassRequest, progress: Report) -> PassReport:
         """As `Source.send`."""
-        return remote.run(request, far="target", transport=self._transport, progress=progress)
+        with self._lost_with_its_link():
+            return remote.run(request, far="target", transport=self._transport, progress=progress)
 
     def compare(self, here: Path, volume: Path, size: int, progress: Report) -> Comparison:
         """As `Source.compare`."""
-        return remote.compare(
-            here, volume, size=size, far="target", transport=self._transport, progress=progress
-        )
+        with self._lost_with_its_link():
+            return remote.compare(
+                here, volume, size=size, far="target", transport=self._transport, progress=progress
+            )
+
+    @contextmanager
+    def _lost_with_its_link(self) -> Iterator[None]:
+        try:
+            yield
+        except (Lost, Unreachable) as error:
+            raise HostLost.of(self._transport.describe(), error) from error
 
 
 def _differ(volume: Path, differing: int) -> Differences:

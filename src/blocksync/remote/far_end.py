@@ -9,7 +9,8 @@ from typing import Self
 from blocksync.errors import BlocksyncError, Failed, Usage
 from blocksync.hashes import BLAKE2B, BLAKE3, HASHES, MD5, SHA1, SHA256, XXH3, Hash
 from blocksync.remote import bootstrap
-from blocksync.transports.interface import Transport, stands
+from blocksync.transports.failures import tells_of_the_link_alone
+from blocksync.transports.interface import BROKEN, Transport, stands
 from blocksync.transports.tls import TlsChannel
 from blocksync.wire.compression import CODECS
 from blocksync.wire.conversation import await_hello, boot, expect, say
@@ -196,12 +197,21 @@ class FarEnd:
         self.link.take(memoryview(greeting))
         return bytes(greeting)
 
+    def _status(self) -> int | None:
+        """The far command's exit status; None while it runs."""
+        with suppress(TimeoutError):
+            return self._channel.wait(_END_SECONDS)
+        return None
+
     def _not_met(self, error: Lost) -> Failed:
         """What is wrong with a far end that ended before it said anything."""
-        with suppress(TimeoutError):
-            if self._channel.wait(_END_SECONDS) == bootstrap.NOTHING_THERE:
-                return Failed(
-                    self.name, "has neither blocksync nor a Python from 2.6 on", "install xen2kvm there"
-                )
-        words = printable(" ".join(self._channel.stderr_tail()[-_LAST_WORDS:].split()))
+        status = self._status()
+        if status == bootstrap.NOTHING_THERE:
+            return Failed(
+                self.name, "has neither blocksync nor a Python from 2.6 on", "install xen2kvm there"
+            )
+        said = self._channel.stderr_tail()
+        if status in (None, BROKEN) and tells_of_the_link_alone(said):
+            return Lost(self.name, f"{error.cause} before its agent answered", heard_out=True)
+        words = printable(" ".join(said[-_LAST_WORDS:].split()))
         return Failed(self.name, words or error.cause, "see that the command `ssh HOST true` works")

@@ -33,7 +33,8 @@ def run(
     each direction.
 
     Raises Usage or Refused before anything is written; Failed when a device fails; Interrupted after SIGINT,
-    SIGTERM or SIGHUP, and when the link is lost: the same request then goes on.
+    SIGTERM or SIGHUP, and when the link is lost: the same request then goes on. A dry run, which has nothing
+    to go on from, raises Lost.
     """
     started = time.monotonic()
     passes.check_options(request)

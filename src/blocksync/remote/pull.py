@@ -159,7 +159,7 @@ class _Pulling:
             self._far.abandon(error)
             # What was applied is, if it can be made durable, as good as after a stop.
             self._leave(flushed=not self._end.flush_failed)
-            if isinstance(error, Lost):
+            if isinstance(error, Lost) and not self._scope.request.dry_run:
                 raise Interrupted(
                     self._far.name, f"{error.cause}; what was written is durable", error.way_out
                 ) from error

@@ -154,7 +154,7 @@ class _Pushing:
             self._watch.show("flush", end, self._scope.total)
         except BlocksyncError as error:
             self._far.abandon(error)
-            if isinstance(error, Lost):
+            if isinstance(error, Lost) and not self._scope.request.dry_run:
                 # The digest file stays as it was marked: what arrived there is not known here.
                 raise Interrupted(self._far.name, error.cause, error.way_out) from error
             raise

@@ -7,7 +7,11 @@ from blocksync.errors import Failed
 from blocksync.transports.hosts import Host
 
 
-class HostKeyUnknown(Failed):
+class Unreachable(Failed):
+    """A host that cannot be connected to."""
+
+
+class HostKeyUnknown(Unreachable):
     """Nothing vouches for the key that the host shows, or it has none that this side accepts."""
 
 
@@ -22,7 +26,7 @@ class _Saying:
     pattern: str
     cause: str
     way_out: str
-    error: type[Failed] = Failed
+    error: type[Unreachable] = Unreachable
 
 
 # In the order in which they are looked for: the changed key also says that its verification failed.
@@ -85,10 +89,15 @@ _SAYINGS = (
         "+diffie-hellman-group14-sha1",
     ),
 )
+# Of a connection that others share: once it is gone, a client tries one of its own, which is kept from it.
+_OF_THE_LINK = re.compile(
+    r"mux_client_\w+: (?!.*refused by peer)|kex_exchange_identification: |client_loop: "
+    r"|Connection (to .* )?(closed|reset)|Shared connection |Timeout, server "
+)
 _ANYTHING_ELSE = _Saying("", "ssh cannot connect", "see that `ssh {name} true` works")
 
 
-def unreachable(host: Host, said: str) -> Failed:
+def unreachable(host: Host, said: str) -> Unreachable:
     """The error for a host that `ssh` gave up on, out of what it `said` on standard error."""
     saying = next((s for s in _SAYINGS if re.search(s.pattern, said)), _ANYTHING_ELSE)
     words = last_words(said)
@@ -96,10 +105,15 @@ def unreachable(host: Host, said: str) -> Failed:
     return saying.error(f"ssh {host}", cause, saying.way_out.format(name=host.name))
 
 
-def not_the_fingerprint(host: Host, fingerprint: str) -> Failed:
+def not_the_fingerprint(host: Host, fingerprint: str) -> Unreachable:
     """The error for a host that has no key of the fingerprint that was given."""
     way_out = "compare with `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the host's console"
     return HostKeyUnknown(f"ssh {host}", f"it shows no host key with the fingerprint {fingerprint}", way_out)
+
+
+def tells_of_the_link_alone(said: str) -> bool:
+    """Whether a command's client `said` nothing on standard error but that its connection is gone."""
+    return all(_OF_THE_LINK.match(line) for line in said.splitlines() if line.strip())
 
 
 def last_words(said: str) -> str:

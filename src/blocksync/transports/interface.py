@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+BROKEN = 255
+"""The exit status of a command whose transport broke."""
+
 
 class RawWriter(Protocol):
     """An unbuffered binary stream to write to; a write may be short."""

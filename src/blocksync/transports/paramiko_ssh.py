@@ -26,13 +26,13 @@ from blocksync.transports.command_line import quoted
 from blocksync.transports.failures import HostKeyUnknown, not_the_fingerprint, unreachable
 from blocksync.transports.host_keys import FAMILIES, fingerprint
 from blocksync.transports.hosts import Host
+from blocksync.transports.interface import BROKEN
 
 _CONNECT_SECONDS = 15.0
 _ASK_SECONDS = 9.0
 # 30 s are promised; it is looked at every second.
 _SILENCE_SECONDS = 25.0
 _PIECE = 256 << 10
-_BROKEN = 255
 # struct tcp_info in linux/tcp.h: milliseconds since data last came.
 _TCP_INFO_LAST_DATA_RECEIVED = struct.Struct("52xI")
 
@@ -302,7 +302,7 @@ class ParamikoChannel:
         if not self._channel.status_event.wait(timeout):
             raise TimeoutError(f"the command still runs after {timeout} s")
         status = self._channel.recv_exit_status()
-        return status if status >= 0 else _BROKEN
+        return status if status >= 0 else BROKEN
 
     def stderr_tail(self) -> str:
         # A command that has ended may have left words that the thread has not read yet.

@@ -17,6 +17,7 @@ from orchestrate import journal as journals
 from orchestrate import sides
 from orchestrate.checks import Result
 from orchestrate.guest.mounts import unmount_leftovers
+from orchestrate.hosts import HostLost
 from orchestrate.job import Job, Phase
 from orchestrate.journal import Closed, Journal, Owner
 from orchestrate.kvm import accel
@@ -126,6 +127,10 @@ def run(
         work = _Cutover(job, source, request, tasks, night, journal, xen, kvm, asking, passes, keep)
         last = None if handed_over else _handed_over(work)
         return _started(work, last, notes)
+    except HostLost as error:
+        journal.fail(error.cause)
+        way_out = f"{error.way_out}: it goes on from where it was; or go back with `xen2kvm rollback`"
+        raise HostLost(error.thing, error.cause, way_out) from error
     except BlocksyncError as error:
         journal.fail(error.cause)
         raise

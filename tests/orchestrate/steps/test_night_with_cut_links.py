@@ -20,20 +20,23 @@ from orchestrate.journal import Closed
 
 # Those after them need no link, where there are no snapshots to drop.
 WITH_LINK = ("check", "pass before the proof", "stop", "prove that it is stopped", "last pass", "verify")
-# The command itself; the sshd that the argument names is gone, with its connections, once a step has begun.
+# The command itself; the sshd that an argument names gets a signal, with its connections, once a step has
+# begun. SIGKILL: it is gone. SIGSTOP: a pulled cable; the connection is given up after three seconds.
 CUT = """
 import os, signal, sys
 sys.path.insert(0, sys.argv.pop(1))
 from sshd import descendants
+from blocksync.transports import openssh
 from orchestrate import cli, journal
-listener, step = int(sys.argv.pop(1)), sys.argv.pop(1)
+openssh._ALIVE_SECONDS = 1
+listener, step, blow = int(sys.argv.pop(1)), sys.argv.pop(1), signal.Signals[sys.argv.pop(1)]
 told = journal.Journal.begin
 def tell(self, what):
     told(self, what)
     if what == step:
         below = [pid for pid in descendants(listener) if open(f"/proc/{pid}/comm").read() == "sshd\\n"]
         for pid in [listener, *below]:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, blow)
 journal.Journal.begin = tell
 cli.main()
 """
@@ -52,6 +55,10 @@ class FarXen:
     def is_gone(self) -> bool:
         """Whether the command came as far as the cut."""
         return self.server.process.poll() == -signal.SIGKILL
+
+    def is_silent(self) -> bool:
+        """Whether the command came as far as the pulled cable."""
+        return "\nState:\tT" in Path(f"/proc/{self.server.process.pid}/status").read_text()
 
     def comes_back(self) -> None:
         command = ["/usr/sbin/sshd", "-D", "-e", "-f", self.server.folder / "sshd_config"]
@@ -78,7 +85,14 @@ def far_guest(planned_guest, far: FarXen):
 
 
 def cut_over_with_a_cut(guest, far: FarXen, step: str) -> subprocess.CompletedProcess[str]:
-    argv = [CUT, Path(sshd.__file__).parent, far.server.process.pid, step]
+    done = cut_over_with(signal.SIGKILL, guest, far, step)
+    assert far.is_gone(), done.stderr
+    far.comes_back()
+    return done
+
+
+def cut_over_with(blow: signal.Signals, guest, far: FarXen, step: str) -> subprocess.CompletedProcess[str]:
+    argv = [CUT, Path(sshd.__file__).parent, far.server.process.pid, step, blow.name]
     command = [sys.executable, "-c", *map(str, argv), "cutover", str(guest.plan)]
     done = subprocess.run(
         [*command, f"--job-dir={guest.folder / 'job'}", "--override=not-rehearsed"],
@@ -87,8 +101,6 @@ def cut_over_with_a_cut(guest, far: FarXen, step: str) -> subprocess.CompletedPr
         check=False,
     )
     assert "Traceback" not in done.stderr
-    assert far.is_gone(), done.stderr
-    far.comes_back()
     return done
 
 
@@ -121,6 +133,24 @@ def test_a_link_cut_at_any_step_comes_back_and_the_guest_goes_back(far_guest, fa
     assert far.xl.running
     assert owner_of(far_guest) == ("xen", Closed.ROLLED_BACK)
     assert {device: digest(path) for device, path in far_guest.volumes.items()} == before
+
+
+def test_a_cable_that_is_pulled_before_an_agent_answers_is_told_in_words_that_help(far_guest, far):
+    before = {device: digest(path) for device, path in far_guest.volumes.items()}
+    # Agents wait there only while the guest runs: the next command finds it stopped, and starts its own.
+    cut_over_with_a_cut(far_guest, far, "last pass")
+    done = cut_over_with(signal.SIGSTOP, far_guest, far, "verify")
+    assert far.is_silent(), done.stderr
+    far.server.signal(signal.SIGCONT)
+    assert done.returncode == 1, done.stderr
+    said = done.stderr[done.stderr.index("error: ") :]
+    assert said == (
+        "error: ssh xenhost: the link broke: the connection ended before its agent answered\n"
+        "  way out: see that the host is up and reached again, then run the same command again: "
+        "it goes on from where it was; or go back with `xen2kvm rollback`\n"
+    )
+    far_guest.result("cutover")
+    assert_moved(far_guest, far, before)
 
 
 def test_a_link_that_is_cut_after_the_proof_is_missed_by_nobody(far_guest, far):
