@@ -43,3 +43,17 @@ def stop_on_signals() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Let these signals wait until the block ends; the first of them then has its effect.
+
+    For what an exception between any two steps would leave half done: a descriptor that was opened and given
+    no name yet, a mount that nobody remembers. Blocking signals would not do: in a process with threads,
+    another one takes them. Children that Ctrl-C on the terminal must not reach need a session of their own.
+    """
+    with stop_on_signals() as stop:
+        yield
+    if stop.signal is not None:
+        signal.raise_signal(stop.signal)

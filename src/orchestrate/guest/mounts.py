@@ -11,7 +11,6 @@ types, nosuid, nodev and noexec keep its files from acting; `GuestTree` keeps it
 import contextlib
 import os
 import posixpath
-import signal
 import subprocess
 import tempfile
 import time
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blocksync.errors import Failed, Refused, Usage
+from blocksync.interruption import held_back
 from orchestrate.guest.inside import open_inside
 from orchestrate.guest.loop_devices import holds, is_lost, wait_for_detach
 from orchestrate.guest.tree import GuestTree
@@ -53,12 +53,13 @@ def mounted(raw: Path, filesystems: Sequence[MountSpec], *, read_only: bool = Fa
     """The guest whose filesystems lie in `raw` (file, block device or FUSE file), mounted meanwhile.
 
     One of `filesystems` must be `/`; the others are mounted at their folders inside it. On any way out
-    everything is unmounted, detached and durable. Raises `Usage` for filesystems that do not fit
-    together, `Refused` (guard "guest-filesystem") for a type that is not supported, `Failed` when a
-    mount does not succeed or cannot be undone.
+    everything is unmounted, detached and durable; signals that would end this process wait for that. Raises
+    `Usage` for filesystems that do not fit together, `Refused` (guard "guest-filesystem") for a type that is
+    not supported, `Failed` when a mount does not succeed or cannot be undone.
     """
     ordered = _in_order(raw, filesystems)
-    with _unmounted_after(raw, read_only=read_only) as folder:
+    # One that came between two steps could leave a file open here, by which the mount would be busy.
+    with held_back(), _unmounted_after(raw, read_only=read_only) as folder:
         _mount(raw, ordered[0], str(folder), read_only=read_only)
         with GuestTree(folder) as tree:
             for spec in ordered[1:]:
@@ -117,13 +118,12 @@ def _unmounted_after(raw: Path, *, read_only: bool) -> Iterator[Path]:
         folder.mkdir(mode=0o700)
         yield folder
     finally:
-        with _undisturbed():
-            devices = _mount_sources(folder)
-            _unmount(folder)
-            wait_for_detach(devices, raw)
-            if devices and not read_only:
-                _flush(raw)
-            folder.rmdir()
+        devices = _mount_sources(folder)
+        _unmount(folder)
+        wait_for_detach(devices, raw)
+        if devices and not read_only:
+            _flush(raw)
+        folder.rmdir()
 
 
 def _mount_inside(raw: Path, spec: MountSpec, folder: Path, *, read_only: bool) -> None:
@@ -153,33 +153,23 @@ def _mount(
     options += _READ_ONLY[spec.filesystem] if read_only else ("rw",)
     # --no-canonicalize: the place is a descriptor of ours and must not be turned back into a path.
     command = ["mount", "--no-canonicalize", "-t", spec.filesystem, "-o", ",".join(options)]
-    # A mount that is cut short could leave a loop device that no mount tells of.
-    with _undisturbed():
-        result = subprocess.run(
-            [*command, "--", str(raw.resolve()), where],
-            check=False,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            pass_fds=descriptors,
-            env={**os.environ, "LC_ALL": "C"},
-        )
+    result = subprocess.run(
+        [*command, "--", str(raw.resolve()), where],
+        check=False,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        pass_fds=descriptors,
+        env={**os.environ, "LC_ALL": "C"},
+        # A mount that Ctrl-C cuts short could leave a loop device that no mount tells of.
+        start_new_session=True,
+    )
     if result.returncode != 0:
         raise Failed(
             f"{raw} at byte {spec.offset}",
             f"{spec.filesystem} for {spec.mountpoint} cannot be mounted: {result.stderr.strip()}",
             "check the filesystem with fsck, and `losetup -a` for a loop device that still holds the disk",
         )
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Hold back the signals that would cut short the way out; a child inherits that."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _mount_sources(folder: Path) -> tuple[str, ...]:
@@ -199,7 +189,11 @@ def _unmount(folder: Path) -> None:
     deadline = time.monotonic() + _PATIENCE
     while _mount_sources(folder):
         result = subprocess.run(
-            ["umount", "--recursive", "--", str(folder)], check=False, capture_output=True, text=True
+            ["umount", "--recursive", "--", str(folder)],
+            check=False,
+            capture_output=True,
+            text=True,
+            start_new_session=True,
         )
         if result.returncode != 0 and time.monotonic() > deadline:
             raise Failed(

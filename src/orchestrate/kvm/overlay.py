@@ -10,11 +10,12 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from blocksync.errors import Failed, Refused, telling
+from blocksync.interruption import held_back
 from orchestrate.kvm.qemu import program
 
 _START_SECONDS = 20.0
@@ -47,22 +48,21 @@ class Overlay:
         mountpoint.touch()
         log = self.qcow2.with_name("storage-daemon.log")
         pidfile = self.qcow2.with_name("storage-daemon.pid")
-        with log.open("wb") as output:
-            daemon = subprocess.Popen(
-                _daemon_command(self.qcow2, mountpoint, pidfile),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                # Ctrl-C at the terminal must not take the file from under a mounted filesystem.
-                start_new_session=True,
-            )
-        try:
+        with ExitStack() as stack:
+            stack.callback(pidfile.unlink, missing_ok=True)
+            with held_back(), log.open("wb") as output:
+                daemon = subprocess.Popen(
+                    _daemon_command(self.qcow2, mountpoint, pidfile),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    # Ctrl-C at the terminal must not take the file from under a mounted filesystem.
+                    start_new_session=True,
+                )
+                stack.callback(_end, daemon, log)
             _await_export(daemon, pidfile, log)
             yield mountpoint
             _flush(mountpoint)
-        finally:
-            _end(daemon, log)
-            pidfile.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -74,13 +74,18 @@ def overlay(target: Path, directory: Path) -> Iterator[Overlay]:
     a running guest writes to it, Failed when it cannot be read.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=_FOLDER, dir=directory.absolute()))
-    try:
+    with ExitStack() as stack:
+        with held_back():
+            folder = Path(tempfile.mkdtemp(prefix=_FOLDER, dir=directory.absolute()))
+            stack.callback(_throw_away, folder)
         layer = Overlay(target, folder / "overlay.qcow2")
         with _kept_from_guests(target):
             _create(layer)
             yield layer
-    finally:
+
+
+def _throw_away(folder: Path) -> None:
+    with held_back():
         shutil.rmtree(folder)
 
 
@@ -229,14 +234,16 @@ def _loop_devices_on(path: Path) -> list[str]:
 def _end(daemon: subprocess.Popen[bytes], log: Path) -> None:
     """SIGTERM makes the daemon flush, close the qcow2 file and unmount the export."""
     gone_before = daemon.poll() is not None
-    if not gone_before:
-        daemon.send_signal(signal.SIGTERM)
-    try:
-        code = daemon.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        daemon.kill()
-        daemon.wait()
-        raise Failed("qemu-storage-daemon", f"did not end within {_STOP_SECONDS:g} s: {_said(log)}") from None
+    with held_back():
+        if not gone_before:
+            daemon.send_signal(signal.SIGTERM)
+        try:
+            code = daemon.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            daemon.kill()
+            daemon.wait()
+            cause = f"did not end within {_STOP_SECONDS:g} s: {_said(log)}"
+            raise Failed("qemu-storage-daemon", cause) from None
     if gone_before or code != 0:
         raise Failed("qemu-storage-daemon", f"ended early with code {code}: {_said(log)}")
 

@@ -115,6 +115,29 @@ def test_all_of_it_is_thrown_away_after_an_exception(target: Path, tmp_path: Pat
     assert checksum(target) == before
 
 
+@pytest.mark.parametrize("delay", [0.0, 0.01, 0.03, 0.06, 0.1, 0.15])
+def test_an_interrupt_at_any_moment_leaves_nothing(target: Path, tmp_path: Path, delay: float) -> None:
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from orchestrate.kvm.overlay import overlay\n"
+        "print('ready', flush=True)\n"
+        "while True:\n"
+        "    with overlay(Path(sys.argv[1]), Path(sys.argv[2])) as layer, layer.raw():\n"
+        "        pass\n"
+    )
+    command = [sys.executable, "-c", program, str(target), str(tmp_path / "work")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        time.sleep(delay)
+        child.send_signal(signal.SIGINT)
+        _, said = child.communicate(timeout=30)
+    assert "KeyboardInterrupt" in said
+    assert list((tmp_path / "work").glob("*")) == []
+    assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
+
+
 def test_the_raw_file_and_a_machine_never_have_the_overlay_together(target: Path, tmp_path: Path) -> None:
     with overlay(target, tmp_path / "work") as layer, layer.raw():
         spec = MachineSpec(layer.qcow2, disk_format="qcow2", memory_mib=64, accelerator="tcg")
