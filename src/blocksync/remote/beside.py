@@ -27,29 +27,29 @@ _REACH_SECONDS = 3.0
 _ARRIVAL_SECONDS = 2.0
 
 
-class Unreachable(Exception):
+class NoStreams(Exception):
     """Why there are no streams beside ssh; the conversation goes on as it was."""
 
 
 def move_near(link: Link, address: str, *, streams: int, port: int) -> Streams:
     """The near end: move to `streams` streams each way to `port` of `address`; the caller closes them.
 
-    Raises Unreachable when it stays on ssh, Lost, Violation.
+    Raises NoStreams when it stays on ssh, Lost, Violation.
     """
     identity = make_identity()
     say(link, Offer(certificate=identity.certificate, streams=streams, port=port))
     answer = expect(link, Answer)
     if answer.trouble:
-        raise Unreachable(printable(answer.trouble))
+        raise NoStreams(printable(answer.trouble))
     try:
         made = _connect((address, answer.port), identity, answer.certificate, streams)
-    except Unreachable:
+    except NoStreams:
         say(link, Connected(all=False))
         raise
     say(link, Connected(all=True))
     if not expect(link, Arrived).all:
         made.close()
-        raise Unreachable("the streams did not arrive there")
+        raise NoStreams("the streams did not arrive there")
     carrier = Stripes.of_near(made)
     link.receive_over(carrier)
     link.send_last(carrier, Kind.MOVED)
@@ -61,7 +61,7 @@ def _connect(where: tuple[str, int], identity: Identity, peer: bytes, streams: i
         return connect(where, identity, peer, each_way=streams, seconds=_REACH_SECONDS)
     except (OSError, Failed) as error:
         why = error.cause if isinstance(error, Failed) else error
-        raise Unreachable(f"{where[0]} port {where[1]}: {why}") from error
+        raise NoStreams(f"{where[0]} port {where[1]}: {why}") from error
 
 
 def move_far(link: Link, offer: Offer, keep: Callable[[Streams], None]) -> None:

@@ -170,11 +170,11 @@ class FarEnd:
         address = tls.address()
         try:
             if TLS not in hello.carriers:
-                raise beside.Unreachable("there is no blocksync that has them")
+                raise beside.NoStreams("there is no blocksync that has them")
             if address is None:
-                raise beside.Unreachable("it is behind a proxy or jump host")
+                raise beside.NoStreams("it is behind a proxy or jump host")
             channel.keep(beside.move_near(self.link, address, streams=tls.streams, port=tls.port))
-        except beside.Unreachable as why:
+        except beside.NoStreams as why:
             tls.give_up(str(why))
 
     def _greet(self) -> None:

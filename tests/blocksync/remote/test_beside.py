@@ -268,7 +268,7 @@ def heard(kind: type) -> Callable[[Link], object]:
 def test_an_answer_that_leads_nowhere_leaves_the_conversation_where_it_is(ends, answer):
     near, far = ends
     thread = answering(far, heard(Offer), lambda link: say(link, answer))
-    with pytest.raises(beside.Unreachable) as why:
+    with pytest.raises(beside.NoStreams) as why:
         beside.move_near(near, "127.0.0.1", streams=1, port=0)
     assert "\x1b" not in str(why.value)
     thread.join()
