@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 OURS = Path(sys.executable).with_name("blocksync")
+# How a program is asked for its version, and in which line it says it, where that is unusual.
+_TELLING = {"bdsync": ("--help", 0), "socat": ("-V", 1)}
 LAUNCHER = Path(__file__).with_name("launch.py")
 
 
@@ -62,12 +64,13 @@ def timed(argv: tuple[str, ...]) -> Timing:
 
 
 def version(program: str) -> str:
-    """The first line that a program says about its version."""
+    """The line that a program says about its version."""
     if shutil.which(program) is None:
         return "missing"
-    argv = [program, "--help" if program == "bdsync" else "--version"]
+    option, number = _TELLING.get(program, ("--version", 0))
+    argv = [program, option]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     lines = (done.stdout + done.stderr).strip().splitlines()
     if program == "bdsync":
         return "present (it tells no version)"
-    return lines[0].split(", Copyright")[0] if lines else "present"
+    return lines[number].split(", Copyright")[0] if len(lines) > number else "present"

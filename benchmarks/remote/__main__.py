@@ -16,7 +16,7 @@ from benchmarks.remote import link_workloads, shaped_link, sshd, workloads
 from benchmarks.remote.workloads import Site
 from blocksync.sizes import parse_size
 
-PROGRAMS = ["dd", "rsync", "bdsync", "blocksync-fast"]
+PROGRAMS = ["dd", "socat", "rsync", "bdsync", "blocksync-fast"]
 SHAPE = shaped_link.Shape(rate=100 * 10**6, round_trip=0.020)
 # It takes 89 s: so much that what a connection costs once does not count.
 MOST_OVER_LINK = 2**30

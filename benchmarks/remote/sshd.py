@@ -35,7 +35,7 @@ def serving(
     for name in ("host", "user"):
         argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name]
         subprocess.run(argv, check=True, capture_output=True)
-    port = _free_port()
+    port = free_port()
     _configure(folder, address, port)
     # Where sshd locks up what it does without rights.
     Path("/run/sshd").mkdir(exist_ok=True)
@@ -81,7 +81,8 @@ def _configure(folder: Path, address: str, port: int) -> None:
     ssh.chmod(0o755)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return int(taken.getsockname()[1])

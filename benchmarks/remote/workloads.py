@@ -1,22 +1,27 @@
 """Passes from a host that is this machine too, over a real sshd: ours by each transport, and the peers'."""
 
 import shlex
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from benchmarks.passes import images
 from benchmarks.passes.contenders import OURS, Contender
 from benchmarks.passes.images import Dirt
 from benchmarks.passes.workloads import Bar, Place, Workload
+from benchmarks.remote import sshd
 from benchmarks.remote.rehearsal import rehearse
 from benchmarks.remote.sshd import HOST, Server
 
 TRANSPORTS = ("openssh", "paramiko", "tls")
 BLOCK = 64 * 1024
+MIB = 2**20
 LOCAL = "blocksync, local"
 LOCAL_START = "blocksync, local, one block"
 AES = "aes128-gcm@openssh.com"
 PIPE_AES = "dd through ssh, aes128-gcm"
+PIPE_TLS = "socat through TLS, dd"
 PEERS = ("rsync", "bdsync", "blocksync-fast")
 
 
@@ -193,12 +198,22 @@ def _full_copy(site: Site, title: str) -> Workload:
         pipe = f"{ssh} dd bs=1M status=none if={source} | dd bs=1M status=none of={target} conv=notrunc,fsync"
         return site.piped(name, "dd", pipe, flushed=True)
 
+    def socat(certificate: Path, port: int) -> Contender:
+        """TLS 1.3 by OpenSSL with nothing around it: what it takes on this machine."""
+        there = f"OPENSSL:127.0.0.1:{port},verify=0,retry=500,interval=0.01"
+        here = f"OPENSSL-LISTEN:{port},bind=127.0.0.1,reuseaddr,cert={certificate},verify=0"
+        send = f"socat -u -b {MIB} FILE:{source},rdonly {there}"
+        write = f"dd bs=1M iflag=fullblock status=none of={target} conv=notrunc,fsync"
+        pipe = f"ssh {HOST} {shlex.quote(send)} & socat -u -b {MIB} {here} - | {write} && wait $!"
+        return site.piped(PIPE_TLS, "socat", pipe, flushed=True)
+
     ours = [site.ours(each, "--no-compare") for each in TRANSPORTS]
     rsync = ("rsync", "--ignore-times", "--inplace", "--whole-file", f"{HOST}:{source}", str(target))
     contenders = (
         *ours,
         dd("dd through ssh, default cipher", f"ssh {HOST}"),
         dd(PIPE_AES, f"ssh -c {AES} {HOST}"),
+        socat(_certificate(place.folder), sshd.free_port()),
         site.peer("rsync -W", "rsync", *rsync),
     )
     return Workload(
@@ -208,6 +223,16 @@ def _full_copy(site: Site, title: str) -> Workload:
         writes=True,
         ours="blocksync, openssh",
     )
+
+
+def _certificate(folder: Path) -> Path:
+    """A key and a certificate for a peer, made anew."""
+    path = folder / "peer.pem"
+    argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    names = ["-subj", "/CN=far", "-days", "2", "-keyout", str(path), "-out", f"{path}.certificate"]
+    subprocess.run([*argv, *names], check=True, capture_output=True)
+    path.write_text(path.read_text() + Path(f"{path}.certificate").read_text())
+    return path
 
 
 def _times_pipe(transport: str, times: float) -> Bar:
