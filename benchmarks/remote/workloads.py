@@ -135,6 +135,9 @@ def one_percent_dirty(site: Site) -> Workload:
     ours = [site.ours(each, "--digests", place.digests("blocksync")) for each in TRANSPORTS]
     _remembered(site, *ours)
     fast = _remembering_peer(site)
+    *words, pipe = fast.argv
+    flushed = (*words, f"{pipe} && sync {place.target_of('blocksync-fast')}")
+    fast_flushed = replace(fast, name="blocksync-fast, sync", argv=flushed, flushed=True)
     site.states.update(ours=0, fast=0)
 
     # The source goes back and forth between two states; each remembered target is in the other one.
@@ -158,7 +161,7 @@ def one_percent_dirty(site: Site) -> Workload:
         "1% dirty, digests at hand",
         (
             *(replace(each, reset=lambda: flip("ours")) for each in ours),
-            replace(fast, reset=lambda: flip("fast")),
+            *(replace(each, reset=lambda: flip("fast")) for each in (fast, fast_flushed)),
             *(replace(each, reset=dirty_others) for each in _forgetting_peers(site)),
         ),
         tuple(map(bar, TRANSPORTS)),
