@@ -17,7 +17,7 @@ from typing import IO, cast
 
 from blocksync.errors import Failed
 from blocksync.transports import control_socket, files
-from blocksync.transports.child import ChildChannel, Tail
+from blocksync.transports.child import ChildChannel, Tail, ended
 from blocksync.transports.command_line import quoted
 from blocksync.transports.failures import HostKeyUnknown, not_the_fingerprint, unreachable
 from blocksync.transports.host_keys import FAMILIES
@@ -171,7 +171,7 @@ class OpenSSH:
         tail = Tail(cast(IO[bytes], process.stderr))
         try:
             # Once it is let in it goes to the background, out of reach of the terminal's Ctrl-C.
-            status = process.wait(None if attended else _UNATTENDED_SECONDS)
+            status = process.wait() if attended else ended(process, _UNATTENDED_SECONDS)
         except subprocess.TimeoutExpired:
             raise unreachable(self.host, f"{tail.text()}\nConnection timed out") from None
         finally:
