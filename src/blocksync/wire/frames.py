@@ -235,6 +235,11 @@ def _check_counts(header: Header, terms: Terms) -> None:
         raise _impossible(header)
 
 
+def _check_bare(header: Header, terms: Terms) -> None:
+    if header.payload or header.offset or header.size:
+        raise _impossible(header)
+
+
 def _impossible(header: Header) -> Violation:
     return Violation(
         f"a frame {header.kind.name} of {header.payload} bytes, codec {header.codec.name}, "
@@ -253,7 +258,7 @@ _CHECKS: dict[Kind, Callable[[Header, Terms], None]] = {
     Kind.DATA: _check_data,
     Kind.ZEROS: _check_empty_range,
     Kind.DIFFERS: _check_empty_range,
-    Kind.MOVED: _check_counts,
+    Kind.MOVED: _check_bare,
     Kind.ALIVE: _check_counts,
     Kind.STOP: _check_counts,
     Kind.DURABLE: _check_counts,

@@ -72,6 +72,8 @@ def test_what_is_let_through_is_bounded(header: Header, agreed: Terms) -> None:
         assert header.offset == 0
     elif header.kind in (Kind.READ, Kind.BYTES):
         assert header.offset + header.size <= END_OF_OFFSETS
+    elif header.kind is Kind.MOVED:
+        assert header.offset == header.size == 0
     elif header.kind not in (Kind.ALIVE, Kind.STOP, Kind.DURABLE):
         assert header.size > 0
         assert header.offset % agreed.block_size == 0
