@@ -18,7 +18,7 @@ from blocksync.devices import Opened
 from blocksync.errors import Failed, telling
 from blocksync.hashes import Hash
 from blocksync.wire import blocks, compression, extent_list
-from blocksync.wire.crew import Crew
+from blocksync.wire.crew import Crew, Stopped
 from blocksync.wire.extent_list import Pair
 from blocksync.wire.frames import MOST_DIGESTS, Codec, Header, Kind, Terms, Violation
 from blocksync.wire.ledger import Ledger
@@ -97,7 +97,9 @@ class TargetEnd:
         self._claiming = threading.Lock()
         self._turn = 0
         self._told = 0
-        self._desks: queue.SimpleQueue[Desk] = queue.SimpleQueue()
+        # No time limits: with one, SimpleQueue.get may wait for ever when several threads get. None is the end
+        # of each (see _release).
+        self._desks: queue.SimpleQueue[Desk | None] = queue.SimpleQueue()
         self._arrived: queue.SimpleQueue[_Frame | None] = queue.SimpleQueue()
         self._places = threading.BoundedSemaphore(MOST_WAITING)
         self._gate_lock = threading.Lock()
@@ -268,11 +270,10 @@ class TargetEnd:
             raise Violation(f"{header.size} bytes at {header.offset} a second time")
 
     def _free_desk(self) -> Desk:
-        while True:
-            try:
-                return self._desks.get(timeout=_GLANCE)
-            except queue.Empty:
-                self._crew.check()
+        desk = self._desks.get()
+        if desk is None:
+            raise Stopped
+        return desk
 
     def _await_place(self) -> None:
         while not self._places.acquire(timeout=_GLANCE):
@@ -296,7 +297,7 @@ class TargetEnd:
 
     def _apply(self) -> None:
         desk = Desk(self._terms)
-        while (frame := self._next_frame()) is not None:
+        while (frame := self._arrived.get()) is not None:
             changed = self._apply_frame(frame, desk)
             if frame.desk is None:
                 self._places.release()
@@ -305,13 +306,6 @@ class TargetEnd:
             self._ledger.apply(frame.number, changed)
             if self.totals is not None or self._ledger.unflushed >= FLUSH_EVERY:
                 self._crew.notify()
-
-    def _next_frame(self) -> _Frame | None:
-        while True:
-            try:
-                return self._arrived.get(timeout=_GLANCE)
-            except queue.Empty:
-                self._crew.check()
 
     def _apply_frame(self, frame: _Frame, spare: Desk) -> int:
         """Apply one frame; the bytes of the target that it changed."""
@@ -392,6 +386,14 @@ class TargetEnd:
         except Failed:
             self.flush_failed = True
             raise
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        """Let those end who wait for frames or room: all is applied, or somebody failed."""
+        for _ in range(APPLIERS):
+            self._arrived.put(None)
+        self._desks.put(None)
 
     def _flush_all(self) -> None:
         while not self._all_applied():
@@ -405,8 +407,6 @@ class TargetEnd:
             devices.make_durable(self._receiving.opened)
         self._ledger.flushed(frames, size)
         self._finished = True
-        for _ in range(APPLIERS):
-            self._arrived.put(None)
         self._crew.notify()
 
     def _all_applied(self) -> bool:

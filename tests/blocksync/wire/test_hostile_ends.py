@@ -129,6 +129,26 @@ def test_a_target_lets_no_more_wait_for_its_disk_than_it_has_room_for(
     assert served.path.read_bytes()[BLOCK : BLOCKS * BLOCK] == bytes((BLOCKS - 1) * BLOCK)
 
 
+@pytest.mark.parametrize("sent", [0, BLOCKS - 1], ids=["waiting for frames", "waiting for room"])
+def test_no_thread_of_a_target_stays_when_another_one_failed(
+    serve_target: Serve, monkeypatch: pytest.MonkeyPatch, sent: int
+) -> None:
+    monkeypatch.setattr("blocksync.wire.target.QUEUE_BYTES", 1)
+    disk = threading.Event()
+    served = serve_target(gate=disk.wait)
+    digests_heard(served)
+    for number in range(sent):
+        send_block(served, number)
+    time.sleep(0.3)
+    served.crew.fail(Failed("somebody", "failed"))
+    disk.set()
+    served.link.close()
+    joining = threading.Thread(target=served.crew.join, daemon=True)
+    joining.start()
+    joining.join(5)
+    assert not joining.is_alive()
+
+
 def test_a_target_takes_nothing_before_it_has_told_what_it_holds(serve_target: Serve) -> None:
     # Its digests do not get through: nobody reads them, and there are more than the link holds.
     served = serve_target(wanted=None)

@@ -9,10 +9,14 @@ from hypothesis import strategies as st
 from blocksync.errors import Failed, Interrupted, Refused, Usage
 from blocksync.wire.frames import Violation
 from blocksync.wire.messages import (
+    Answer,
+    Arrived,
+    Connected,
     Done,
     FarDevice,
     Hello,
     Job,
+    Offer,
     Problem,
     Ready,
     Start,
@@ -21,7 +25,7 @@ from blocksync.wire.messages import (
     encode,
 )
 
-KINDS = [Hello, Job, FarDevice, Start, Ready, Totals, Done, Problem]
+KINDS = [Hello, Offer, Answer, Connected, Arrived, Job, FarDevice, Start, Ready, Totals, Done, Problem]
 values = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text()),
     lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(), inner)),
