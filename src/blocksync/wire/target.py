@@ -97,8 +97,8 @@ class TargetEnd:
         self._claiming = threading.Lock()
         self._turn = 0
         self._told = 0
-        # No time limits: with one, SimpleQueue.get may wait for ever when several threads get. None is the end
-        # of each (see _release).
+        # No time limits: with one, SimpleQueue.get may wait for ever when several threads get. None is the
+        # end of each (see _release).
         self._desks: queue.SimpleQueue[Desk | None] = queue.SimpleQueue()
         self._arrived: queue.SimpleQueue[_Frame | None] = queue.SimpleQueue()
         self._places = threading.BoundedSemaphore(MOST_WAITING)
