@@ -2,6 +2,7 @@
 
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +68,21 @@ def test_a_far_guest_is_planned_pulled_changed_pulled_again_and_cut_over(small_g
     report = small_guest.result("cutover")
     assert set(report["proofs"]) == {"xvda2", "xvda3"}
     assert report["last_pass"]["bytes_written"] == 0
+
+
+def test_a_far_guest_is_pulled_and_cut_over_by_tls_streams_beside_ssh(small_guest, tmp_path):
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    keys = make_keys(_folder(tmp_path / "keys"))
+    server = start(tmp_path / "sshd", keys, environment=f'PATH="{path}"')
+    reach = ("--transport=tls", f"--ssh-config={server.config}")
+    try:
+        assert plan_there(small_guest, *reach).returncode == 0
+        for command in ("sync", "cutover"):
+            done = small_guest.step(command, *reach)
+            assert done.returncode == 0, done.stderr
+            assert "TLS" not in done.stderr, "it says when there are no streams"
+    finally:
+        stop(server)
 
 
 @pytest.mark.usefixtures("xen_host")
