@@ -8,11 +8,12 @@ Sizes and offsets are in bytes everywhere. Errors are in `blocksync.errors`.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from blocksync.devices import Device, create_sparse, measure, read_range, write_ranges
+    from blocksync.devices import Device, measure, read_range
     from blocksync.extents import Extents
     from blocksync.guards import Signature
     from blocksync.passes import PassReport, PassRequest, run
     from blocksync.progress import Progress
+    from blocksync.targets import create_sparse, write_ranges
     from blocksync.verify import Comparison, compare
 
 __all__ = [
@@ -40,11 +41,11 @@ _HOMES = {
     "Progress": "progress",
     "Signature": "guards",
     "compare": "verify",
-    "create_sparse": "devices",
+    "create_sparse": "targets",
     "measure": "devices",
     "read_range": "devices",
     "run": "passes",
-    "write_ranges": "devices",
+    "write_ranges": "targets",
 }
 
 

@@ -1,17 +1,17 @@
-"""Sources and targets: files and block devices, measured, held open, read fresh and written durably."""
+"""Files and block devices: measured, held open, read fresh and flushed."""
 
 import errno
 import fcntl
 import mmap
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from blocksync import guards, identity
+from blocksync import identity
 from blocksync._copy import start_writeback
 from blocksync.errors import Failed, Refused, Usage, telling
 
@@ -78,12 +78,12 @@ def measure(path: Path) -> Device:
         raise Usage(
             path, f"cannot be opened: {error.strerror}", "run as root, or name another device"
         ) from error
-    with _closing(path, fd), telling(path, "cannot be measured"):
+    with closing(path, fd), telling(path, "cannot be measured"):
         return _measured(path, fd)
 
 
 @contextmanager
-def _closing(path: Path, fd: int) -> Iterator[None]:
+def closing(path: Path, fd: int) -> Iterator[None]:
     """Close at the end; that this fails is worth telling only when nothing else did."""
     try:
         yield
@@ -106,73 +106,15 @@ def _measured(path: Path, fd: int) -> Device:
     return Device(path, "file", status.st_size, FILE_SECTOR, number, identity.of_file(path, status))
 
 
-def create_sparse(path: Path, size: int) -> Device:
-    """A new file of `size` bytes that is one hole. It appears whole: a crash leaves no smaller one behind.
-
-    Raises Usage when the path exists or cannot be made, Failed when the file cannot have that size.
-    """
-    fresh = path.with_name(f".{path.name}.new")
-    try:
-        # What a crash left here may be a second name of a target: it is dropped, not truncated.
-        fresh.unlink(missing_ok=True)
-        fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise Usage(
-            path, f"cannot be created: {error.strerror}", "name a new file in a folder that exists"
-        ) from error
-    try:
-        with (
-            _closing(path, fd),
-            telling(path, f"cannot be made with {size} bytes", "use another file system"),
-        ):
-            os.truncate(fd, size)
-            os.fsync(fd)
-            _name(fresh, path)
-            sync_folder(path.parent)
-    finally:
-        with suppress(OSError):
-            fresh.unlink(missing_ok=True)
-    return measure(path)
-
-
-def _name(fresh: Path, path: Path) -> None:
-    try:
-        # Unlike a rename, a link never replaces what somebody else made meanwhile.
-        path.hardlink_to(fresh)
-    except FileExistsError:
-        raise Usage(path, "exists already", "name a new file") from None
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
-            raise
-        fresh.rename(path)
-
-
 @contextmanager
 def open_source(device: Device, *, direct: bool) -> Iterator[Opened]:
     """Hold a source open, read-only; `direct` reads past the page cache. Raises Refused when it changed since
     measured.
     """
-    fd = _open(device, os.O_RDONLY, direct=direct)
-    with _closing(device.path, fd):
-        _same_as_measured(device, fd)
-        yield Opened(device, fd, _alignment(device) if direct else 1, fd)
-
-
-@contextmanager
-def open_target(device: Device, *, direct: bool, exclusive: bool = True) -> Iterator[Opened]:
-    """Hold a target open for writing, for us alone: O_EXCL on a block device, a lock on either kind.
-
-    Raises Refused (guard `held` or `changed`).
-    """
-    flags = os.O_RDWR | (os.O_EXCL if exclusive and device.is_block else 0)
-    fd = _open(device, flags, direct=direct)
-    with _closing(device.path, fd):
-        _same_as_measured(device, fd)
-        if exclusive:
-            _lock(device, fd)
-        tail_fd = _open(device, os.O_RDWR, direct=False)
-        with _closing(device.path, tail_fd):
-            yield Opened(device, fd, _alignment(device) if direct else 1, tail_fd)
+    fd = open_descriptor(device, os.O_RDONLY, direct=direct)
+    with closing(device.path, fd):
+        same_as_measured(device, fd)
+        yield Opened(device, fd, alignment(device) if direct else 1, fd)
 
 
 def begin_flush(target: Opened) -> None:
@@ -230,27 +172,6 @@ def read_range(path: Path, offset: int, length: int) -> bytes:
         return read_opened(source, offset, length)
 
 
-def write_ranges(
-    path: Path, ranges: Sequence[tuple[int, bytes]], *, overrides: frozenset[str] = frozenset()
-) -> None:
-    """Write small pieces, each (byte offset, bytes), durably; for tables and boot code.
-
-    Everything is checked before the first byte is written: Usage when a piece is not inside the device,
-    Refused when the target is in use. Raises Failed when a write or the flush fails.
-    """
-    device = measure(path)
-    for offset, data in ranges:
-        if offset < 0 or offset + len(data) > device.size:
-            raise Usage(
-                path, f"has {device.size} bytes, not {offset} to {offset + len(data)}", "name a larger target"
-            )
-    guards.not_in_use(device, overrides)
-    with open_target(device, direct=False, exclusive=not guards.claims_waived(overrides)) as target:
-        for offset, data in ranges:
-            _write(target, offset, data)
-        make_durable(target)
-
-
 def sync_folder(folder: Path) -> None:
     """Make names made or renamed in a folder durable. Raises OSError."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -258,15 +179,6 @@ def sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _write(target: Opened, offset: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        with telling(target.device.path, f"cannot be written at byte {offset}"):
-            count = os.pwrite(target.fd, rest, offset)
-        offset += count
-        rest = rest[count:]
 
 
 def _read(fd: int, start: int, end: int) -> bytes:
@@ -284,12 +196,15 @@ def _read(fd: int, start: int, end: int) -> bytes:
         return bytes(view[:got])
 
 
-def _open(device: Device, flags: int, *, direct: bool) -> int:
+def open_descriptor(device: Device, flags: int, *, direct: bool) -> int:
+    """A descriptor of a device. Raises Usage, Failed where direct I/O is refused, and OSError (EBUSY) where
+    `flags` has O_EXCL and somebody else has claimed it.
+    """
     try:
         return os.open(device.path, flags | os.O_CLOEXEC | (os.O_DIRECT if direct else 0))
     except OSError as error:
         if error.errno == errno.EBUSY:
-            raise guards.refused_claim(device) from error
+            raise
         if error.errno == errno.EINVAL and direct:
             raise Failed(
                 device.path,
@@ -309,15 +224,15 @@ def goes_direct(device: Device, offset: int, *, direct: bool, cache: bool) -> bo
     A block device is, unless `cache` asks otherwise; a file only where `direct` asks for it, and the range
     starts on a page.
     """
-    return not cache if device.is_block else direct and offset % _alignment(device) == 0
+    return not cache if device.is_block else direct and offset % alignment(device) == 0
 
 
-def _alignment(device: Device) -> int:
+def alignment(device: Device) -> int:
     # A file's own unit is its file system's; 4096 satisfies every one that Linux has.
     return device.sector_size if device.is_block else 4096
 
 
-def _same_as_measured(device: Device, fd: int) -> None:
+def same_as_measured(device: Device, fd: int) -> None:
     with telling(device.path, "cannot be measured"):
         now = _measured(device.path, fd)
     if (now.number, now.size, now.kind) != (device.number, device.size, device.kind):
@@ -327,12 +242,3 @@ def _same_as_measured(device: Device, fd: int) -> None:
             "run the command again",
             guard="changed",
         )
-
-
-def _lock(device: Device, fd: int) -> None:
-    with telling(device.path, "cannot be locked"):
-        try:
-            # On a whole disk the lock also keeps udev from probing data that is half written.
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise guards.refused_lock(device) from None

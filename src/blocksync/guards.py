@@ -6,14 +6,11 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from blocksync import footprints
+from blocksync.devices import Device
 from blocksync.errors import Failed, Refused, Usage
 from blocksync.sizes import format_size
-
-if TYPE_CHECKING:
-    from blocksync.devices import Device
 
 # The guards that a person may override: those that protect what somebody else keeps on the target.
 # `size`, `alignment`, `same` and `changed` protect the copy itself and hold always.
@@ -59,7 +56,7 @@ def claims_waived(overrides: frozenset[str]) -> bool:
     return bool(overrides & {"mounted", "swap", "held", "domain", "open"})
 
 
-def range_fits(target: "Device", offset: int, size: int) -> None:
+def range_fits(target: Device, offset: int, size: int) -> None:
     """Raises Refused (guards `alignment`, `size`) unless [offset, offset+size) can be written."""
     unit = max(SECTOR, target.sector_size)
     if offset < 0 or offset % unit:
@@ -78,7 +75,7 @@ def range_fits(target: "Device", offset: int, size: int) -> None:
         )
 
 
-def not_the_source(source: "Device", target: "Device", offset: int, size: int) -> None:
+def not_the_source(source: Device, target: Device, offset: int, size: int) -> None:
     """Raises Refused (guard `same`) when the target range shares a byte with the source range [0, size),
     under whatever names: loop devices, partitions and device-mapper are looked through.
     """
@@ -94,7 +91,7 @@ def not_the_source(source: "Device", target: "Device", offset: int, size: int) -
         )
 
 
-def not_in_use(target: "Device", overrides: frozenset[str] = frozenset(), kernel: Kernel = KERNEL) -> None:
+def not_in_use(target: Device, overrides: frozenset[str] = frozenset(), kernel: Kernel = KERNEL) -> None:
     """Raises Refused (guards `mounted`, `swap`, `held`, `domain`, `open`), naming who uses the target or a
     partition of it.
     """
@@ -103,12 +100,12 @@ def not_in_use(target: "Device", overrides: frozenset[str] = frozenset(), kernel
             raise _refused(target, f"is in use: {user}", "release it, or name another target", guard)
 
 
-def holders_of(target: "Device", kernel: Kernel = KERNEL) -> str:
+def holders_of(target: Device, kernel: Kernel = KERNEL) -> str:
     """Who holds the target, for a message; empty when nobody is found."""
     return ", ".join(user for _, user in _uses(target, kernel))
 
 
-def lock_owner_of(target: "Device", kernel: Kernel = KERNEL) -> str:
+def lock_owner_of(target: Device, kernel: Kernel = KERNEL) -> str:
     """The process that holds a lock on a file or device node, from /proc/locks; empty when not found."""
     status = target.path.stat()
     wanted = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
@@ -120,8 +117,8 @@ def lock_owner_of(target: "Device", kernel: Kernel = KERNEL) -> str:
 
 
 def no_foreign_signature(
-    source: "Device",
-    target: "Device",
+    source: Device,
+    target: Device,
     offset: int,
     size: int,
     *,
@@ -138,7 +135,7 @@ def no_foreign_signature(
 
 def only_signatures(
     expected: frozenset[Signature],
-    target: "Device",
+    target: Device,
     offset: int,
     size: int,
     overrides: frozenset[str] = frozenset(),
@@ -152,7 +149,7 @@ def only_signatures(
         _refuse_signature(target, whole, 0, overrides)
 
 
-def _refuse_signature(target: "Device", found: Signature, offset: int, overrides: frozenset[str]) -> None:
+def _refuse_signature(target: Device, found: Signature, offset: int, overrides: frozenset[str]) -> None:
     guard = _guard_of(found)
     if guard in overrides:
         return
@@ -198,24 +195,24 @@ def probe(path: Path, offset: int, size: int) -> Signature | None:
     return None
 
 
-def _refused(target: "Device", cause: str, way_out: str, guard: str) -> Refused:
+def _refused(target: Device, cause: str, way_out: str, guard: str) -> Refused:
     knowing = f"; knowing better, --override {guard}" if guard in OVERRIDABLE else ""
     return Refused(target.path, cause, way_out + knowing, guard=guard)
 
 
-def refused_claim(target: "Device") -> Refused:
+def refused_claim(target: Device) -> Refused:
     """The refusal of a target that the kernel did not let us claim."""
     who = holders_of(target) or "another user in the kernel"
     return _refused(target, f"is held by {who}", "stop what uses it, or name another target", "held")
 
 
-def refused_lock(target: "Device") -> Refused:
+def refused_lock(target: Device) -> Refused:
     """The refusal of a target that another process holds a lock on."""
     who = lock_owner_of(target) or "another process"
     return _refused(target, f"is locked by {who}", "wait for that process, or name another target", "held")
 
 
-def _uses(target: "Device", kernel: Kernel) -> Iterator[tuple[str, str]]:
+def _uses(target: Device, kernel: Kernel) -> Iterator[tuple[str, str]]:
     nodes = _nodes(target, kernel) if target.is_block else frozenset()
     yield from _mounts(nodes, kernel)
     yield from _swaps(target, nodes, kernel)
@@ -227,7 +224,7 @@ def _uses(target: "Device", kernel: Kernel) -> Iterator[tuple[str, str]]:
     yield from _writers(target, kernel)
 
 
-def _nodes(target: "Device", kernel: Kernel) -> frozenset[tuple[int, int]]:
+def _nodes(target: Device, kernel: Kernel) -> frozenset[tuple[int, int]]:
     """The device and its partitions, as (major, minor)."""
     partitions = _sys_node(target.number, kernel).glob("*/partition")
     return frozenset({target.number, *(_number(_text(path.parent / "dev")) for path in partitions)})
@@ -242,7 +239,7 @@ def _mounts(nodes: frozenset[tuple[int, int]], kernel: Kernel) -> Iterator[tuple
             yield "mounted", f"mounted on {_unescape(fields[4])}"
 
 
-def _swaps(target: "Device", nodes: frozenset[tuple[int, int]], kernel: Kernel) -> Iterator[tuple[str, str]]:
+def _swaps(target: Device, nodes: frozenset[tuple[int, int]], kernel: Kernel) -> Iterator[tuple[str, str]]:
     for line in _lines(kernel.proc / "swaps")[1:]:
         path = _unescape(line.split()[0])
         if _number_of_path(path) in nodes or (not target.is_block and _is_file(path, target)):
@@ -250,7 +247,7 @@ def _swaps(target: "Device", nodes: frozenset[tuple[int, int]], kernel: Kernel) 
 
 
 def _kernel_holders(
-    target: "Device", nodes: frozenset[tuple[int, int]], kernel: Kernel
+    target: Device, nodes: frozenset[tuple[int, int]], kernel: Kernel
 ) -> Iterator[tuple[str, str]]:
     """Devices made of this one, of a partition of it, or of the disk that it is a partition of."""
     folders = [_sys_node(number, kernel) for number in sorted(nodes)]
@@ -269,13 +266,13 @@ def _xen_domains(nodes: frozenset[tuple[int, int]], kernel: Kernel) -> Iterator[
             yield "domain", f"the disk of Xen domain {served.parent.name.split('-')[1]}"
 
 
-def _loops(target: "Device", kernel: Kernel) -> Iterator[tuple[str, str]]:
+def _loops(target: Device, kernel: Kernel) -> Iterator[tuple[str, str]]:
     for backing in sorted(kernel.sys.glob("block/loop*/loop/backing_file")):
         if _is_file(_text(backing), target):
             yield "held", f"attached to /dev/{backing.parent.parent.name}"
 
 
-def _writers(target: "Device", kernel: Kernel) -> Iterator[tuple[str, str]]:
+def _writers(target: Device, kernel: Kernel) -> Iterator[tuple[str, str]]:
     """Processes that have the target open for writing: a running guest's QEMU, for one."""
     name = target.path.resolve().name
     for pid in _entries(str(kernel.proc)):
@@ -285,7 +282,7 @@ def _writers(target: "Device", kernel: Kernel) -> Iterator[tuple[str, str]]:
                 yield "open", f"open for writing in {_process(pid, kernel)}"
 
 
-def _is_open_for_writing(folder: str, fd: str, target: "Device", name: str) -> bool:
+def _is_open_for_writing(folder: str, fd: str, target: Device, name: str) -> bool:
     try:
         # Only what looks right is asked for its status: that may block on a dead network file system.
         link = os.readlink(f"{folder}/{fd}")  # noqa: PTH115 (a Path for each of thousands is slow)
@@ -337,7 +334,7 @@ def _number_of_path(path: str) -> tuple[int, int] | None:
         return None
 
 
-def _is_file(path: str, target: "Device") -> bool:
+def _is_file(path: str, target: Device) -> bool:
     try:
         return _number_of(Path(path).stat(), is_block=False) == target.number
     except OSError:

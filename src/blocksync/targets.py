@@ -1,14 +1,16 @@
-"""A target made ready for a pass: found or yet to be made, guarded, opened."""
+"""Targets: found or made, guarded, held open for us alone, written durably."""
 
+import errno
+import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from blocksync import devices, guards
 from blocksync.devices import Device, Opened
-from blocksync.errors import Usage
+from blocksync.errors import Usage, telling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +65,9 @@ def opened(target: Range, device: Device | None) -> Iterator[Opened]:
         with _as_it_is(target, device) as held:
             yield held
         return
-    device = device or devices.create_sparse(target.path, target.offset + target.size)
+    device = device or create_sparse(target.path, target.offset + target.size)
     exclusive = not guards.claims_waived(target.overrides)
-    with devices.open_target(device, direct=target.is_direct(device), exclusive=exclusive) as held:
+    with open_target(device, direct=target.is_direct(device), exclusive=exclusive) as held:
         yield held
 
 
@@ -86,3 +88,110 @@ def _as_it_is(target: Range, device: Device | None) -> Iterator[Opened]:
 
 def _file_to_be(target: Range) -> Device:
     return Device(target.path, "file", target.offset + target.size, devices.FILE_SECTOR, (-1, -1), "")
+
+
+@contextmanager
+def open_target(device: Device, *, direct: bool, exclusive: bool = True) -> Iterator[Opened]:
+    """Hold a target open for writing, for us alone: O_EXCL on a block device, a lock on either kind.
+
+    Raises Refused (guard `held` or `changed`).
+    """
+    fd = _claimed(device, direct=direct) if exclusive and device.is_block else _shared(device, direct=direct)
+    with devices.closing(device.path, fd):
+        devices.same_as_measured(device, fd)
+        if exclusive:
+            _lock(device, fd)
+        tail_fd = _shared(device, direct=False)
+        with devices.closing(device.path, tail_fd):
+            yield Opened(device, fd, devices.alignment(device) if direct else 1, tail_fd)
+
+
+def _claimed(device: Device, *, direct: bool) -> int:
+    try:
+        return devices.open_descriptor(device, os.O_RDWR | os.O_EXCL, direct=direct)
+    except OSError as error:
+        raise guards.refused_claim(device) from error
+
+
+def _shared(device: Device, *, direct: bool) -> int:
+    return devices.open_descriptor(device, os.O_RDWR, direct=direct)
+
+
+def _lock(device: Device, fd: int) -> None:
+    with telling(device.path, "cannot be locked"):
+        try:
+            # On a whole disk the lock also keeps udev from probing data that is half written.
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise guards.refused_lock(device) from None
+
+
+def create_sparse(path: Path, size: int) -> Device:
+    """A new file of `size` bytes that is one hole. It appears whole: a crash leaves no smaller one behind.
+
+    Raises Usage when the path exists or cannot be made, Failed when the file cannot have that size.
+    """
+    fresh = path.with_name(f".{path.name}.new")
+    try:
+        # What a crash left here may be a second name of a target: it is dropped, not truncated.
+        fresh.unlink(missing_ok=True)
+        fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Usage(
+            path, f"cannot be created: {error.strerror}", "name a new file in a folder that exists"
+        ) from error
+    try:
+        with (
+            devices.closing(path, fd),
+            telling(path, f"cannot be made with {size} bytes", "use another file system"),
+        ):
+            os.truncate(fd, size)
+            os.fsync(fd)
+            _name(fresh, path)
+            devices.sync_folder(path.parent)
+    finally:
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)
+    return devices.measure(path)
+
+
+def _name(fresh: Path, path: Path) -> None:
+    try:
+        # Unlike a rename, a link never replaces what somebody else made meanwhile.
+        path.hardlink_to(fresh)
+    except FileExistsError:
+        raise Usage(path, "exists already", "name a new file") from None
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        fresh.rename(path)
+
+
+def write_ranges(
+    path: Path, ranges: Sequence[tuple[int, bytes]], *, overrides: frozenset[str] = frozenset()
+) -> None:
+    """Write small pieces, each (byte offset, bytes), durably; for tables and boot code.
+
+    Everything is checked before the first byte is written: Usage when a piece is not inside the device,
+    Refused when the target is in use. Raises Failed when a write or the flush fails.
+    """
+    device = devices.measure(path)
+    for offset, data in ranges:
+        if offset < 0 or offset + len(data) > device.size:
+            raise Usage(
+                path, f"has {device.size} bytes, not {offset} to {offset + len(data)}", "name a larger target"
+            )
+    guards.not_in_use(device, overrides)
+    with open_target(device, direct=False, exclusive=not guards.claims_waived(overrides)) as target:
+        for offset, data in ranges:
+            _write(target, offset, data)
+        devices.make_durable(target)
+
+
+def _write(target: Opened, offset: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        with telling(target.device.path, f"cannot be written at byte {offset}"):
+            count = os.pwrite(target.fd, rest, offset)
+        offset += count
+        rest = rest[count:]

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocksync import devices, guards, patterns, rates, watch
+from blocksync import devices, guards, patterns, rates, targets, watch
 from blocksync.devices import Device, Opened
 from blocksync.errors import Failed, Usage
 from blocksync.interruption import Stop, stop_on_signals
@@ -163,7 +163,7 @@ def _target(request: TuneRequest, source: Device) -> Iterator[Ground]:
     guards.not_the_source(source, target, request.target_offset, source.size)
     guards.not_in_use(target, request.overrides)
     exclusive = not guards.claims_waived(request.overrides)
-    with devices.open_target(
+    with targets.open_target(
         target, direct=_direct(request, target, request.target_offset), exclusive=exclusive
     ) as opened:
         yield Ground(opened, request.target_offset, source.size, borrowed=True)
@@ -183,7 +183,7 @@ def _scratch(request: TuneRequest) -> Iterator[Ground]:
     try:
         _fill(fd, folder)
         device = devices.measure(path)
-        with devices.open_target(device, direct=request.direct) as opened:
+        with targets.open_target(device, direct=request.direct) as opened:
             yield Ground(opened, 0, SCRATCH, borrowed=False)
     finally:
         path.unlink()

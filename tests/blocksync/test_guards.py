@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from blocksync import devices, guards, passes
+from blocksync import devices, guards, passes, targets
 from blocksync.errors import Refused, Usage
 from blocksync.guards import Kernel, Signature
 from blocksync.passes import PassRequest
@@ -131,7 +131,7 @@ def test_a_locked_target_is_refused_by_the_process_that_locked_it(image: Image) 
 
 def test_a_target_is_locked_and_claimed_while_it_is_open(image: Image, loop: Attach) -> None:
     target = loop(image("backing", SIZE))
-    with devices.open_target(devices.measure(target), direct=True):
+    with targets.open_target(devices.measure(target), direct=True):
         with pytest.raises(OSError, match="busy"):
             os.open(target, os.O_RDONLY | os.O_EXCL)
         with held_open(target, os.O_RDONLY) as fd, pytest.raises(BlockingIOError):
@@ -141,7 +141,7 @@ def test_a_target_is_locked_and_claimed_while_it_is_open(image: Image, loop: Att
 def test_a_device_in_another_ones_place_is_refused(image: Image, loop: Attach) -> None:
     measured = devices.measure(loop(image("backing", SIZE)))
     for then in (replace(measured, size=SIZE * 2), replace(measured, number=(7, 99))):
-        with pytest.raises(Refused) as caught, devices.open_target(then, direct=True):
+        with pytest.raises(Refused) as caught, targets.open_target(then, direct=True):
             pass
         assert caught.value.guard == "changed"
 
@@ -284,9 +284,9 @@ def test_small_writes_are_guarded_too(image: Image, loop: Attach) -> None:
     target = loop(image("backing", SIZE))
     before = contents(target)
     with held_open(target, os.O_RDONLY | os.O_EXCL), pytest.raises(Refused):
-        devices.write_ranges(target, [(0, b"x")])
+        targets.write_ranges(target, [(0, b"x")])
     with pytest.raises(Usage):
-        devices.write_ranges(target, [(0, b"x"), (SIZE - 1, b"xy")])
+        targets.write_ranges(target, [(0, b"x"), (SIZE - 1, b"xy")])
     assert contents(target) == before
-    devices.write_ranges(target, [(446, b"table"), (SIZE - 2, b"xy")])
+    targets.write_ranges(target, [(446, b"table"), (SIZE - 2, b"xy")])
     assert devices.read_range(target, 446, 5) + devices.read_range(target, SIZE - 2, 2) == b"tablexy"

@@ -5,7 +5,7 @@ The same code finishes an overlay (rehearsal) and the target itself (cutover).
 
 from pathlib import Path
 
-from blocksync import devices
+from blocksync import targets
 from blocksync.errors import Refused
 from orchestrate.guest import fixup, grub, grub_image, kernels
 from orchestrate.guest.mounts import MountSpec, mounted
@@ -26,7 +26,7 @@ def finish(plan: Plan, raw: Path, watch: Stopwatch) -> None:
         _write_grub_files(plan, tree)
     with watch.step("boot loader"):
         image = grub_image.make(grub.early_config(_booting(plan)), plan.boot_volume.filesystem)
-        devices.write_ranges(raw, boot_code.place(image.boot, image.core, table(plan).boot_area))
+        targets.write_ranges(raw, boot_code.place(image.boot, image.core, table(plan).boot_area))
 
 
 def apply_fixups(plan: Plan, tree: GuestTree) -> None:

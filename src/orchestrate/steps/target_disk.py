@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import UUID, uuid5
 
-from blocksync import devices
+from blocksync import devices, targets
 from blocksync.errors import Failed, Refused, Usage
 from orchestrate import volumes
 from orchestrate.hosts import ThisHost
@@ -23,7 +23,7 @@ def bring_table(plan: Plan, *, dry_run: bool, overrides: frozenset[str]) -> bool
     if not target.exists():
         if dry_run:
             return True
-        devices.create_sparse(target, plan.disk.size)
+        targets.create_sparse(target, plan.disk.size)
     size = volumes.size(_HERE, target)
     if size != plan.disk.size:
         raise Refused(
@@ -38,7 +38,7 @@ def bring_table(plan: Plan, *, dry_run: bool, overrides: frozenset[str]) -> bool
         return False
     _refuse_foreign(target, found)
     if not dry_run:
-        devices.write_ranges(target, ranges, overrides=overrides)
+        targets.write_ranges(target, ranges, overrides=overrides)
     return True
 
 
@@ -74,7 +74,7 @@ def bring_swap(plan: Plan, volume: Volume, *, dry_run: bool, overrides: frozense
     if devices.read_range(plan.target, offset, len(header)) == header:
         return False
     if not dry_run:
-        devices.write_ranges(plan.target, ((offset, header),), overrides=overrides)
+        targets.write_ranges(plan.target, ((offset, header),), overrides=overrides)
     return True
 
 
@@ -86,7 +86,7 @@ def swap_header(volume: Volume, disk_identity: str) -> bytes:
     uuid = volume.uuid or str(uuid5(UUID(disk_identity), volume.device))
     with TemporaryDirectory(prefix="xen2kvm-swap-") as scratch:
         area = Path(scratch, "swap")
-        devices.create_sparse(area, volume.partition.size)
+        targets.create_sparse(area, volume.partition.size)
         argv = (
             "mkswap",
             *("--uuid", uuid),

@@ -15,12 +15,13 @@ from killed_jobs import forked, wait_for
 
 from blocksync import digests, remote
 from blocksync.claims import Ended, Settlement
-from blocksync.devices import measure, open_target
+from blocksync.devices import measure
 from blocksync.digests import Binding, State
 from blocksync.errors import ExitCode, Failed, Interrupted, Refused, Usage
 from blocksync.passes import PassReport, PassRequest
 from blocksync.progress import Progress
 from blocksync.remote import Part
+from blocksync.targets import open_target
 from blocksync.transports.child import ChildChannel
 from blocksync.transports.local import Local
 

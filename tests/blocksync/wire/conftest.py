@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from played_ends import BLOCK, BLOCKS, SIZE, Serve, Served
 
-from blocksync import devices
+from blocksync import devices, targets
 from blocksync.hashes import XXH3
 from blocksync.wire import frames
 from blocksync.wire.crew import Crew
@@ -46,7 +46,7 @@ def serve_target(tmp_path: Path, wire: Callable[..., tuple[Link, Link]]) -> Iter
             ours, theirs = wire()
             path = tmp_path / "target"
             path.write_bytes(bytes(BLOCK) + os.urandom(SIZE) + bytes(BLOCK))
-            opened = stack.enter_context(devices.open_target(devices.measure(path), direct=False))
+            opened = stack.enter_context(targets.open_target(devices.measure(path), direct=False))
             terms = frames.terms(SIZE, BLOCK, XXH3.size)
             changed, gates, crew = bytearray(2), [], Crew()
             receiving = Receiving(
