@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -55,3 +55,23 @@ def _started(daemon: str, folder: Path) -> subprocess.Popen[bytes]:
     command = [*apart, "sh", "-c", script, daemon, str(folder / f"{daemon}.pid")]
     with (folder / f"{daemon}.log").open("wb") as output:
         return subprocess.Popen(command, stdout=output, stderr=output)
+
+
+@pytest.fixture
+def loop() -> Iterator[Callable[..., Path]]:
+    """Attach a file to a loop device: `loop(path, "--sector-size", 4096)`; all are detached at the end."""
+    attached: list[Path] = []
+
+    def attach(path: Path, *options: object) -> Path:
+        device = _attached("--find", "--show", *options, path)
+        attached.append(device)
+        return device
+
+    yield attach
+    for device in attached:
+        subprocess.run(["losetup", "--detach", device], check=False, capture_output=True)
+
+
+def _attached(*words: object) -> Path:
+    argv = ["losetup", *(str(word) for word in words)]
+    return Path(subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip())

@@ -39,8 +39,17 @@ def size(host: Host, path: Path) -> int:
     return found
 
 
+def forget_cached(host: Host, path: Path) -> None:
+    """Let what is read of a volume next come from its disk. A guest that runs writes to it underneath its
+    host's page cache, where what was once read stays as long as the guest has the volume open.
+    """
+    # Fails for a file, whose pages are those that the guest writes to.
+    host.run(["blockdev", "--flushbufs", str(path)])
+
+
 def probe(host: Host, path: Path) -> Signature:
     """Probe a volume with `blkid -p`; two contradicting answers are `Refused`: it has data, but whose?"""
+    forget_cached(host, path)
     told = host.run(["blkid", "-p", "-o", "export", "--", str(path)])
     if told.status == _NOTHING_FOUND:
         return Signature()

@@ -2,7 +2,8 @@
 
 GRUB's own file system code reads them (`grub-fstest`): in user space, never writing, replaying no journal;
 what it cannot find, GRUB could not boot either. A Xen host that lacks it has `debugfs`, which knows ext2 to
-ext4. A guest that runs may be in the middle of a change: this is for planning, not for copying.
+ext4. A guest that runs may be in the middle of a change: this is for planning, not for copying. What the host
+had cached of a volume is forgotten when it is probed (`orchestrate.volumes`): probe it first.
 """
 
 import posixpath
@@ -17,6 +18,7 @@ from orchestrate.hosts import MISSING, Host
 
 _LINKS = 8
 _LINK, _FILE = "120000", "100000"
+_NOT_OPEN = "Filesystem not open"
 _LINK_TARGET = re.compile(rb'Fast link dest: "(.*)"')
 # debugfs splits its request at blanks and quotes; a name that needs more than these is no configuration's.
 _SPEAKABLE = re.compile(r"/[\w./@:+=~%,-]*")
@@ -38,6 +40,7 @@ class Unmounted:
     def __init__(self, host: Host, volumes: Mapping[str, Path]) -> None:
         self._reader = reader(host)
         self._volumes = dict(volumes)
+        self._opened: set[Path] = set()
         # Fix-ups ask for the same files again and again, and each answer is a command on a far host.
         self._listed: dict[str, tuple[str, ...]] = {}
         self._contents: dict[str, bytes | None] = {}
@@ -70,7 +73,16 @@ class Unmounted:
     def _inside(self, path: str) -> tuple[Path, str]:
         """The volume that a path lies on, and the path inside it."""
         mountpoint = max((point for point in self._volumes if _below(path, point)), key=len)
-        return self._volumes[mountpoint], "/" + path.removeprefix(mountpoint).lstrip("/")
+        volume = self._volumes[mountpoint]
+        if volume not in self._opened:
+            self._open(volume)
+        return volume, "/" + path.removeprefix(mountpoint).lstrip("/")
+
+    def _open(self, volume: Path) -> None:
+        # An empty root has `.` and `..`; nothing at all is what is listed of a file system that is none.
+        if not self._reader.names(volume, "/"):
+            raise _unreadable(volume, "the program that is there does not know it")
+        self._opened.add(volume)
 
 
 def _below(path: str, mountpoint: str) -> bool:
@@ -160,5 +172,19 @@ class Debugfs:
             return b""
         asked = volume, f"{command} {path}"
         if asked not in self._answers:
-            self._answers[asked] = self._host.run(["debugfs", "-R", asked[1], str(volume)]).output
+            # -c: while a guest runs, the bitmaps on the disk are rarely those that their checksums are about.
+            done = self._host.run(["debugfs", "-c", "-R", asked[1], str(volume)])
+            if _NOT_OPEN in done.complaint:
+                raise _unreadable(volume, done.complaint.splitlines()[-2:][0])
+            self._answers[asked] = done.output
         return self._answers[asked]
+
+
+def _unreadable(volume: Path, words: str) -> Failed:
+    """A file system that cannot be looked into; it is not one that holds nothing."""
+    return Failed(
+        volume,
+        f"its file system cannot be read: {words}",
+        "run the same command again, for a guest that runs may have been in the middle of a change; debugfs "
+        "knows ext2 to ext4 alone: for others, install grub-common on that host",
+    )

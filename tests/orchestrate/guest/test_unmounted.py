@@ -1,12 +1,16 @@
 """Reading a guest's volumes without mounting them."""
 
 import hashlib
+import itertools
+import os
 import subprocess
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from blocksync.errors import Failed
 from orchestrate.guest.unmounted import Unmounted
 from orchestrate.hosts import MISSING, Done, ThisHost
 
@@ -77,3 +81,41 @@ def test_reading_writes_nothing(volumes, host):
     before = hashlib.sha256(volumes["/"].read_bytes()).hexdigest()
     Unmounted(HOSTS[host], volumes).read("/etc/fstab")
     assert hashlib.sha256(volumes["/"].read_bytes()).hexdigest() == before
+
+
+def test_a_file_system_that_cannot_be_read_is_an_error_and_not_an_empty_one(tmp_path, host):
+    volume = tmp_path / "volume.img"
+    volume.write_bytes(bytes(2**20))
+    with pytest.raises(Failed, match="its file system cannot be read"):
+        Unmounted(HOSTS[host], {"/": volume}).names("/boot")
+
+
+def test_a_guest_that_runs_is_read_whatever_it_is_just_changing(volumes, host, loop, tmp_path):
+    device = loop(volumes["/"])
+    mountpoint = tmp_path / "guest"
+    mountpoint.mkdir()
+    subprocess.run(["mount", device, mountpoint], check=True)
+    ended = threading.Event()
+    writer = threading.Thread(target=write_until, args=(mountpoint, ended))
+    writer.start()
+    try:
+        for _ in range(25):
+            assert Unmounted(HOSTS[host], {"/": device}).names("/boot") == ("vmlinuz-1",)
+    finally:
+        ended.set()
+        writer.join()
+        subprocess.run(["umount", mountpoint], check=True)
+
+
+def write_until(folder: Path, ended: threading.Event) -> None:
+    """Make and remove files, some of them durably, so that the journal is ahead of the disk."""
+    for number in itertools.count():
+        if ended.is_set():
+            return
+        file = folder / f"file{number % 200}"
+        with file.open("wb") as stream:
+            stream.write(bytes(1000 * (number % 9)))
+            if number % 5 == 0:
+                os.fsync(stream.fileno())
+        if number % 7 == 0:
+            (folder / f"file{number * 3 % 200}").unlink(missing_ok=True)
