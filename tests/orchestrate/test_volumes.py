@@ -15,8 +15,8 @@ OLD, NEW = "11111111-2222-3333-4444-555555555555", "99999999-8888-7777-6666-5555
 
 @pytest.fixture
 def volume(tmp_path: Path, loop: Callable[..., Path]) -> Iterator[tuple[Path, Path]]:
-    """A volume's device and its bytes underneath. As by Xen's backend, the device is held open: what is cached
-    of it stays.
+    """A volume's device and its bytes underneath. As by Xen's backend, it is held open: what is cached of it
+    stays.
     """
     image = tmp_path / "volume.img"
     with image.open("wb") as file:
