@@ -29,7 +29,7 @@ MIB = 2**20
 # What a pass over so little has, where none is asked for.
 BLOCK = 16384
 # The second and the fourth end inside a sector.
-SIZES = (3 * MIB, 2 * MIB + 777, 5 * MIB, MIB + 1)
+SIZES = (3 * MIB, 2 * MIB + 777, 5 * MIB, MIB + 99)
 AROUND = 8192
 LARGE = 24 * MIB
 KILLS = 12
