@@ -14,11 +14,15 @@ from typing import Protocol
 
 from blocksync.errors import Failed
 from orchestrate.guest.reading import LARGEST_FILE
-from orchestrate.hosts import MISSING, Host
+from orchestrate.hosts import MISSING, Done, Host
 
 _LINKS = 8
 _LINK, _FILE = "120000", "100000"
-_NOT_OPEN = "Filesystem not open"
+# What the two programs say of a file system that they cannot open, and GRUB's of a file that is not there.
+_UNKNOWN, _NOT_OPEN = "unknown filesystem", "Filesystem not open"
+_NOT_FOUND = "not found"
+# A guest that runs may be in the middle of a change.
+_TRIES = 3
 _LINK_TARGET = re.compile(rb'Fast link dest: "(.*)"')
 # debugfs splits its request at blanks and quotes; a name that needs more than these is no configuration's.
 _SPEAKABLE = re.compile(r"/[\w./@:+=~%,-]*")
@@ -40,7 +44,6 @@ class Unmounted:
     def __init__(self, host: Host, volumes: Mapping[str, Path]) -> None:
         self._reader = reader(host)
         self._volumes = dict(volumes)
-        self._opened: set[Path] = set()
         # Fix-ups ask for the same files again and again, and each answer is a command on a far host.
         self._listed: dict[str, tuple[str, ...]] = {}
         self._contents: dict[str, bytes | None] = {}
@@ -73,16 +76,7 @@ class Unmounted:
     def _inside(self, path: str) -> tuple[Path, str]:
         """The volume that a path lies on, and the path inside it."""
         mountpoint = max((point for point in self._volumes if _below(path, point)), key=len)
-        volume = self._volumes[mountpoint]
-        if volume not in self._opened:
-            self._open(volume)
-        return volume, "/" + path.removeprefix(mountpoint).lstrip("/")
-
-    def _open(self, volume: Path) -> None:
-        # An empty root has `.` and `..`; nothing at all is what is listed of a file system that is none.
-        if not self._reader.names(volume, "/"):
-            raise _unreadable(volume, "the program that is there does not know it")
-        self._opened.add(volume)
+        return self._volumes[mountpoint], "/" + path.removeprefix(mountpoint).lstrip("/")
 
 
 def _below(path: str, mountpoint: str) -> bool:
@@ -110,16 +104,27 @@ class GrubFstest:
 
     def names(self, volume: Path, folder: str) -> tuple[str, ...]:
         """As `Reader.names`."""
-        listing = self._ask(volume, "ls", folder.rstrip("/") + "/") or b""
+        for _ in range(_TRIES):
+            listing = self._ask(volume, "ls", folder.rstrip("/") + "/").output
+            if listing or self._is_absent(volume, folder):
+                break
         return tuple(name.rstrip("/") for name in listing.decode(errors="surrogateescape").split())
 
     def content(self, volume: Path, path: str) -> bytes | None:
         """As `Reader.content`."""
-        return self._ask(volume, "cat", path)
-
-    def _ask(self, volume: Path, command: str, path: str) -> bytes | None:
-        done = self._host.run(["grub-fstest", str(volume), command, path])
+        done = self._ask(volume, "cat", path)
         return done.output if done.status == 0 else None
+
+    def _is_absent(self, volume: Path, folder: str) -> bool:
+        """Whether there is no such folder: of one that could not be read, too, nothing is listed."""
+        return _NOT_FOUND in self._ask(volume, "cat", folder).complaint
+
+    def _ask(self, volume: Path, command: str, path: str) -> Done:
+        for _ in range(_TRIES):
+            done = self._host.run(["grub-fstest", str(volume), command, path])
+            if _UNKNOWN not in done.complaint:
+                return done
+        raise _unreadable(volume, done.complaint)
 
 
 class Debugfs:
@@ -172,12 +177,16 @@ class Debugfs:
             return b""
         asked = volume, f"{command} {path}"
         if asked not in self._answers:
-            # -c: while a guest runs, the bitmaps on the disk are rarely those that their checksums are about.
-            done = self._host.run(["debugfs", "-c", "-R", asked[1], str(volume)])
-            if _NOT_OPEN in done.complaint:
-                raise _unreadable(volume, done.complaint.splitlines()[-2:][0])
-            self._answers[asked] = done.output
+            self._answers[asked] = self._told(volume, asked[1])
         return self._answers[asked]
+
+    def _told(self, volume: Path, request: str) -> bytes:
+        for _ in range(_TRIES):
+            # -c: while a guest runs, the bitmaps on the disk are rarely those that their checksums are about.
+            done = self._host.run(["debugfs", "-c", "-R", request, str(volume)])
+            if _NOT_OPEN not in done.complaint:
+                return done.output
+        raise _unreadable(volume, done.complaint.splitlines()[-2:][0])
 
 
 def _unreadable(volume: Path, words: str) -> Failed:

@@ -90,6 +90,11 @@ def test_a_file_system_that_cannot_be_read_is_an_error_and_not_an_empty_one(tmp_
         Unmounted(HOSTS[host], {"/": volume}).names("/boot")
 
 
+def test_an_empty_folder_is_one(volumes, host):
+    subprocess.run(["debugfs", "-w", "-R", "mkdir empty", volumes["/"]], check=True, capture_output=True)
+    assert Unmounted(HOSTS[host], volumes).names("/empty") == ()
+
+
 def test_a_guest_that_runs_is_read_whatever_it_is_just_changing(volumes, host, loop, tmp_path):
     device = loop(volumes["/"])
     mountpoint = tmp_path / "guest"
