@@ -8,7 +8,7 @@ had cached of a volume is forgotten when it is probed (`orchestrate.volumes`): p
 
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -120,11 +120,7 @@ class GrubFstest:
         return _NOT_FOUND in self._ask(volume, "cat", folder).complaint
 
     def _ask(self, volume: Path, command: str, path: str) -> Done:
-        for _ in range(_TRIES):
-            done = self._host.run(["grub-fstest", str(volume), command, path])
-            if _UNKNOWN not in done.complaint:
-                return done
-        raise _unreadable(volume, done.complaint)
+        return _told(self._host, volume, ["grub-fstest", str(volume), command, path], _UNKNOWN)
 
 
 class Debugfs:
@@ -177,21 +173,23 @@ class Debugfs:
             return b""
         asked = volume, f"{command} {path}"
         if asked not in self._answers:
-            self._answers[asked] = self._told(volume, asked[1])
+            # -c: while a guest runs, the bitmaps on the disk are rarely those that their checksums are about.
+            argv = ["debugfs", "-c", "-R", asked[1], str(volume)]
+            self._answers[asked] = _told(self._host, volume, argv, _NOT_OPEN).output
         return self._answers[asked]
 
-    def _told(self, volume: Path, request: str) -> bytes:
-        for _ in range(_TRIES):
-            # -c: while a guest runs, the bitmaps on the disk are rarely those that their checksums are about.
-            done = self._host.run(["debugfs", "-c", "-R", request, str(volume)])
-            if _NOT_OPEN not in done.complaint:
-                return done.output
-        raise _unreadable(volume, done.complaint.splitlines()[-2:][0])
 
-
-def _unreadable(volume: Path, words: str) -> Failed:
-    """A file system that cannot be looked into; it is not one that holds nothing."""
-    return Failed(
+def _told(host: Host, volume: Path, argv: Sequence[str], closed: str) -> Done:
+    """What a program says of a volume; `closed` is what it says where it cannot open the file system. That is
+    an error, and not a file system that holds nothing. Raises Failed.
+    """
+    for _ in range(_TRIES):
+        done = host.run(argv)
+        if closed not in done.complaint:
+            return done
+    # debugfs says the cause first, and what follows from it last.
+    words = done.complaint.splitlines()[-2:][0]
+    raise Failed(
         volume,
         f"its file system cannot be read: {words}",
         "run the same command again, for a guest that runs may have been in the middle of a change; debugfs "

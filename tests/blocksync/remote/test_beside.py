@@ -29,7 +29,7 @@ from blocksync.transports.tls import Tls
 from blocksync.wire.conversation import await_frame, expect, say
 from blocksync.wire.frames import Kind, Violation
 from blocksync.wire.link import Link, Lost
-from blocksync.wire.messages import Answer, Arrived, Connected, Offer
+from blocksync.wire.messages import Answer, Arrived, Connected, Offer, Role
 
 BESIDE_PYTHON = Path(sys.executable).parent
 SIZE = 20 * MIB + 4567
@@ -70,19 +70,21 @@ def agreed(tmp_path: Path) -> PassRequest:
     return PassRequest(source=tmp_path / "source", target=tmp_path / "target")
 
 
-def equal(request: PassRequest) -> bool:
-    return request.source.read_bytes() == request.target.read_bytes()
+def pull(transport: Tls, tmp_path: Path, far: Role = "source") -> PassRequest:
+    """A pass by this transport, which leaves the target equal to the source."""
+    request = agreed(tmp_path)
+    remote.run(request, far=far, transport=transport)
+    assert request.source.read_bytes() == request.target.read_bytes()
+    return request
 
 
 @pytest.mark.parametrize("far", ["source", "target"])
 @pytest.mark.parametrize("control", [OpenSSH, Paramiko])
 def test_a_pass_goes_beside_ssh_whichever_it_is(xen_host, tmp_path, control, far):
-    request = agreed(tmp_path)
     transport = Tls(control(xen_host.host, xen_host.config), pytest.fail)
-    remote.run(request, far=far, transport=transport)
+    pull(transport, tmp_path, far)
     assert "TLS" in transport.describe()
     transport.close()
-    assert equal(request)
 
 
 def test_the_one_port_that_is_open_is_the_one_that_is_used(xen_host):
@@ -110,9 +112,7 @@ def test_the_bytes_of_a_pass_are_not_sshs(xen_host, tmp_path):
 def test_a_port_that_cannot_be_reached_means_ssh_and_it_is_said_once(xen_host, tmp_path):
     said: list[str] = []
     transport = Tls(Elsewhere(xen_host.host, xen_host.config), said.append)
-    request = agreed(tmp_path)
-    remote.run(request, far="source", transport=transport)
-    assert equal(request)
+    request = pull(transport, tmp_path)
     remote.run(request, far="source", transport=transport)
     assert len(said) == 1
     assert "127.0.0.2" in said[0] and "refused" in said[0]
@@ -152,9 +152,7 @@ def test_another_machine_at_the_port_gets_no_byte(xen_host, tmp_path):
     threading.Thread(target=listen, daemon=True).start()
     said: list[str] = []
     transport = Tls(Elsewhere(xen_host.host, xen_host.config), said.append, port=stranger.getsockname()[1])
-    request = agreed(tmp_path)
-    remote.run(request, far="source", transport=transport)
-    assert equal(request)
+    pull(transport, tmp_path)
     assert len(said) == 1 and "certificate verify failed" in said[0]
     stranger.close()
     transport.close()
@@ -163,9 +161,7 @@ def test_another_machine_at_the_port_gets_no_byte(xen_host, tmp_path):
 def test_a_host_without_blocksync_means_ssh_and_it_is_said(bare_host, tmp_path):
     said: list[str] = []
     transport = Tls(OpenSSH(bare_host.host, bare_host.config), said.append)
-    request = agreed(tmp_path)
-    remote.run(request, far="source", transport=transport)
-    assert equal(request)
+    pull(transport, tmp_path)
     assert len(said) == 1 and "no blocksync" in said[0]
     transport.close()
 
