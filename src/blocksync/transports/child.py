@@ -99,7 +99,9 @@ def ended(process: subprocess.Popen[bytes], seconds: float) -> int:
     with contextlib.suppress(OSError), FileIO(os.pidfd_open(process.pid)) as descriptor:
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
-        poll.poll(seconds * 1000)
+        if poll.poll(seconds * 1000):
+            # Without a limit: with one, Popen gives up where another thread is just asking for the status.
+            return process.wait()
         seconds = 0.0
     return process.wait(seconds)
 
