@@ -1,6 +1,6 @@
 """Real files for the engine's tests."""
 
-import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,11 +9,11 @@ import pytest
 
 @pytest.fixture
 def image(tmp_path: Path) -> Callable[[str, int], Path]:
-    """A file of random bytes."""
+    """A file of random bytes, the same in every run: two of them where a signature stands make a file system."""
 
     def make(name: str, size: int) -> Path:
         path = tmp_path / name
-        path.write_bytes(os.urandom(size))
+        path.write_bytes(random.Random(name).randbytes(size))
         return path
 
     return make
