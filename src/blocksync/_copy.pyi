@@ -56,3 +56,16 @@ def mark_differences(
     left: Buffer, right: Buffer, length: int, block_size: int, bits: Buffer, first: int
 ) -> int: ...
 def hash_blocks(data: Buffer, length: int, block_size: int, digests: Buffer, first: int) -> int: ...
+def find_changed(
+    fd: int,
+    base: int,
+    offset: int,
+    end: int,
+    *,
+    align: int,
+    block_size: int,
+    piece: int,
+    data: Buffer,
+    digests: Buffer,
+    expected: Buffer,
+) -> tuple[int, int]: ...

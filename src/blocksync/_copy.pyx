@@ -16,6 +16,8 @@ from libc.string cimport memcmp, memcpy, memset
 
 from typing import NamedTuple
 
+from blocksync._blocks cimport all_zero, is_expected
+
 
 cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_mutex_t:
@@ -165,14 +167,6 @@ cdef void *aligned(size_t length) noexcept nogil:
     if posix_memalign(&memory, PAGE, length) != 0:
         return NULL
     return memory
-
-
-cdef bint all_zero(const uint8_t *data, int64_t length) noexcept nogil:
-    if length == 0:
-        return True
-    if data[0] != 0:
-        return False
-    return memcmp(data, data + 1, <size_t>(length - 1)) == 0
 
 
 cdef int64_t read_fully(int fd, uint8_t *into, int64_t need, int64_t ask, int64_t offset, int align) noexcept nogil:
@@ -811,11 +805,20 @@ def mark_differences(left, right, int64_t length, int64_t block_size, bits, int6
     return found
 
 
+cdef void hash_into(const uint8_t *data, int64_t length, int64_t block, uint8_t *digests) noexcept nogil:
+    """The XXH3-128 of each block, one after the other."""
+    cdef int64_t at = 0
+    while at < length:
+        xxh3(data + at, <size_t>min(block, length - at), digests)
+        digests += XXH3_SIZE
+        at += block
+
+
 def hash_blocks(data, int64_t length, int64_t block_size, digests, int64_t first):
     """XXH3-128 of each block of the first `length` bytes of a buffer, into 16-byte slots of a writable buffer from
     slot `first` on. Returns the number of blocks."""
     cdef Py_buffer a, b
-    cdef int64_t at = 0, blocks
+    cdef int64_t blocks
     PyObject_GetBuffer(data, &a, PyBUF_SIMPLE)
     try:
         PyObject_GetBuffer(digests, &b, PyBUF_WRITABLE)
@@ -826,15 +829,95 @@ def hash_blocks(data, int64_t length, int64_t block_size, digests, int64_t first
             if a.len < length or b.len // XXH3_SIZE < first + blocks:
                 raise ValueError("a buffer is smaller than what is hashed")
             with nogil:
-                while at < length:
-                    xxh3(
-                        <uint8_t *>a.buf + at,
-                        <size_t>min(block_size, length - at),
-                        <uint8_t *>b.buf + (first + at // block_size) * XXH3_SIZE,
-                    )
-                    at += block_size
+                hash_into(<uint8_t *>a.buf, length, block_size, <uint8_t *>b.buf + first * XXH3_SIZE)
         finally:
             PyBuffer_Release(&b)
     finally:
         PyBuffer_Release(&a)
     return blocks
+
+
+cdef struct Scan:
+    # A device from `base` on, which is read into `data` and hashed into `digests`.
+    int fd
+    int align
+    int64_t base
+    int64_t block
+    uint8_t *data
+    uint8_t *digests
+
+
+cdef bint look_at(const Scan *scan, int64_t offset, int64_t length, int64_t place) noexcept nogil:
+    """Read and hash a range, to `place` of the memory. False when it cannot be read."""
+    cdef int64_t ask = (length + scan.align - 1) // scan.align * scan.align
+    if read_fully(scan.fd, scan.data + place, length, ask, scan.base + offset, scan.align) < length:
+        return False
+    hash_into(scan.data + place, length, scan.block, scan.digests + place // scan.block * XXH3_SIZE)
+    return True
+
+
+cdef bint has_unexpected(const Scan *scan, int64_t length, const uint8_t *expected) noexcept nogil:
+    cdef int64_t slot, blocks = (length + scan.block - 1) // scan.block
+    for slot in range(blocks):
+        if not is_expected(scan.digests + slot * XXH3_SIZE, expected + slot * XXH3_SIZE, XXH3_SIZE):
+            return True
+    return False
+
+
+def find_changed(
+    int fd,
+    int64_t base,
+    int64_t offset,
+    int64_t end,
+    *,
+    int align,
+    int64_t block_size,
+    int64_t piece,
+    data,
+    digests,
+    expected,
+):
+    """Look for a block of `[offset, end)`, counted from byte `base` of a device, whose XXH3-128 is not the expected.
+
+    `expected` has 16 bytes a block, from offset 0 on; zeros are never as expected. Pieces of so many bytes are read
+    and hashed, each into the same memory: `data`, and 16 bytes a block of `digests`. From the first piece with such a
+    block on, as much is read as `data` holds. `align` is 1, or the sector size that direct reads of the descriptor
+    need. Returns (start, length) of what is in memory then; (`end`, 0) when every block is as expected; (start, -1)
+    when something from there on cannot be read, which is for the caller to find out about.
+    """
+    cdef Py_buffer a, b, c
+    cdef Scan scan
+    cdef int64_t at = offset, length, rest, most, found = 0
+    if not (0 <= offset <= end and offset % block_size == 0 and piece > 0 and piece % block_size == 0 and align > 0):
+        raise ValueError("offset, end, piece and block size do not fit each other")
+    PyObject_GetBuffer(data, &a, PyBUF_WRITABLE)
+    try:
+        PyObject_GetBuffer(digests, &b, PyBUF_WRITABLE)
+        try:
+            PyObject_GetBuffer(expected, &c, PyBUF_SIMPLE)
+            try:
+                # Whole blocks, whole sectors.
+                most = min(a.len, b.len // XXH3_SIZE * block_size) // block_size * block_size
+                if most < piece or block_size % align or c.len // XXH3_SIZE < (end + block_size - 1) // block_size:
+                    raise ValueError("a buffer is smaller than what is compared")
+                scan = Scan(fd, align, base, block_size, <uint8_t *>a.buf, <uint8_t *>b.buf)
+                with nogil:
+                    while at < end:
+                        length = min(piece, end - at)
+                        if not look_at(&scan, at, length, 0):
+                            found = -1
+                            break
+                        if has_unexpected(&scan, length, <uint8_t *>c.buf + at // block_size * XXH3_SIZE):
+                            rest = min(most, end - at) - length
+                            found = length + rest
+                            if rest and not look_at(&scan, at + length, rest, length):
+                                found = -1
+                            break
+                        at += length
+            finally:
+                PyBuffer_Release(&c)
+        finally:
+            PyBuffer_Release(&b)
+    finally:
+        PyBuffer_Release(&a)
+    return at, found

@@ -4,21 +4,14 @@
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EINTR, errno
 from libc.stdint cimport int64_t, uint8_t
-from libc.string cimport memcmp
+
+from blocksync._blocks cimport all_zero, is_expected
 
 cdef extern from "<fcntl.h>" nogil:
     int c_fallocate "fallocate"(int fd, int mode, int64_t offset, int64_t length)
     int FALLOC_FL_KEEP_SIZE
     int FALLOC_FL_PUNCH_HOLE
     int FALLOC_FL_ZERO_RANGE
-
-
-cdef bint all_zero(const uint8_t *data, int64_t length) noexcept nogil:
-    if length == 0:
-        return True
-    if data[0] != 0:
-        return False
-    return memcmp(data, data + 1, <size_t>(length - 1)) == 0
 
 
 cdef struct Run:
@@ -43,8 +36,7 @@ cdef bint next_run(
     while at < length:
         n = min(block, length - at)
         slot = at // block * width
-        # A digest of zeros is none: the block is not known, and differs.
-        if memcmp(digests + slot, expected + slot, <size_t>width) == 0 and not all_zero(expected + slot, width):
+        if is_expected(digests + slot, expected + slot, width):
             if run.start >= 0:
                 break
         else:

@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture
 def image(tmp_path: Path) -> Callable[[str, int], Path]:
-    """A file of random bytes, the same in every run: two of them where a signature stands make a file system."""
+    """A file of random bytes, the same in every run: by chance they could be a file system's signature."""
 
     def make(name: str, size: int) -> Path:
         path = tmp_path / name

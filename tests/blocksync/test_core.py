@@ -3,6 +3,9 @@
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,15 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocksync._copy import Copy, count_runs, hash_blocks, mark_differences, xxh3_128
+from blocksync._copy import Copy, count_runs, find_changed, hash_blocks, mark_differences, xxh3_128
+
+
+@contextmanager
+def temporary_file(data: bytes | bytearray) -> Iterator[int]:
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        yield file.fileno()
 
 
 @given(st.binary(max_size=5000))
@@ -25,6 +36,77 @@ def test_hash_blocks_fills_one_slot_a_block(data: bytes, block: int, first: int)
     assert hash_blocks(data, len(data), block, slots, first) == blocks
     pieces = [data[at : at + block] for at in range(0, len(data), block)]
     assert bytes(slots) == bytes(16 * first) + b"".join(xxhash.xxh3_128(piece).digest() for piece in pieces)
+
+
+@given(st.integers(0, 3000), st.integers(0, 50), st.data())
+def test_what_is_as_expected_is_skipped_by_pieces(size: int, base: int, draw: st.DataObject) -> None:
+    block, piece, pieces = (draw.draw(st.integers(1, most)) for most in (40, 5, 4))
+    data = bytes(number * number % 251 for number in range(size))
+    blocks = -(-size // block)
+    first = draw.draw(st.integers(0, blocks))
+    odd = draw.draw(st.sets(st.integers(0, max(blocks - 1, 0)), max_size=3))
+    digests = [xxhash.xxh3_128(data[at : at + block]).digest() for at in range(0, size, block)]
+    expected = b"".join(bytes(16) if number in odd else told for number, told in enumerate(digests))
+    offset, step, memory = min(first * block, size - size % block), piece * block, pieces * piece * block
+    starts = [
+        at for at in range(offset, size, step) if odd & set(range(at // block, -(-(at + step) // block)))
+    ]
+    start = starts[0] if starts else size
+    length = min(memory, size - start) if starts else 0
+    room, slots = bytearray(memory), bytearray(pieces * piece * 16)
+    with temporary_file(bytes(base) + data) as fd:
+        found = find_changed(
+            fd,
+            base,
+            offset,
+            size,
+            align=1,
+            block_size=block,
+            piece=step,
+            data=room,
+            digests=slots,
+            expected=expected,
+        )
+    assert found == (start, length)
+    assert room[:length] == data[start : start + length]
+    there = digests[start // block :][: -(-length // block)]
+    assert bytes(slots[: 16 * len(there)]) == b"".join(there)
+
+
+@pytest.mark.parametrize("change", [4096 * 3, 4096 * 7])
+def test_what_cannot_be_read_is_left_to_the_caller(change: int) -> None:
+    data = bytearray(os.urandom(8 * 4096))
+    expected = b"".join(xxh3_128(data[at : at + 4096]) for at in range(0, len(data), 4096)) + bytes(16 * 8)
+    data[change] ^= 1
+    with temporary_file(data) as fd:
+        found = find_changed(
+            fd,
+            0,
+            0,
+            16 * 4096,
+            align=1,
+            block_size=4096,
+            piece=4096,
+            data=bytearray(8 * 4096),
+            digests=bytearray(8 * 16),
+            expected=expected,
+        )
+    assert found == (change, -1)
+
+
+def test_a_search_for_changes_in_too_small_a_memory_is_refused() -> None:
+    good = {"align": 1, "block_size": 512, "piece": 1024, "data": bytearray(1024), "digests": bytearray(32)}
+    good |= {"expected": bytes(16 * 4)}
+    small = {"data": bytearray(1023), "digests": bytearray(31), "expected": bytes(63)}
+    odd = {"align": 0, "piece": 1000}
+    for name, value in (small | odd).items():
+        with pytest.raises(ValueError, match=r"smaller than|do not fit"):
+            find_changed(-1, 0, 0, 2048, **good | {name: value})  # type: ignore[arg-type]
+    for offset, end in [(-512, 2048), (1024, 512), (100, 2048)]:
+        with pytest.raises(ValueError, match="do not fit"):
+            find_changed(-1, 0, offset, end, **good)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="smaller than"):
+        find_changed(-1, 0, 0, 2048, **good | {"align": 1024})  # type: ignore[arg-type]
 
 
 @given(st.binary(max_size=40), st.integers(0, 320))

@@ -5,11 +5,15 @@ import mmap
 import os
 import threading
 
-from blocksync._copy import hash_blocks
+from blocksync._copy import find_changed, hash_blocks
 from blocksync.devices import Opened
 from blocksync.errors import CHECK, Failed, telling
 from blocksync.hashes import XXH3, Hash
 from blocksync.wire.frames import Terms
+
+# What is read at a time in search of a change: still in a processor's cache when it is hashed. Direct reads
+# are not, and better large.
+PIECE = 256 * 2**10
 
 
 class Desk:
@@ -26,13 +30,14 @@ class Hasher:
     def __init__(self, terms: Terms, kind: Hash) -> None:
         self._terms = terms
         self._kind = kind
+        self.is_native = kind is XXH3
         self._zeros = kind.digest(bytes(min(terms.block_size, terms.size)))
         tail = terms.size % terms.block_size
         self._zero_tail = kind.digest(bytes(tail)) if tail else self._zeros
 
     def hash(self, data: memoryview, into: memoryview) -> None:
         """The digest of each block of `data`, one after the other into `into`."""
-        if self._kind is XXH3:
+        if self.is_native:
             hash_blocks(data, len(data), self._terms.block_size, into, 0)
             return
         width = self._terms.digest_size
@@ -53,7 +58,10 @@ class Reader:
 
     def __init__(self, opened: Opened, terms: Terms, base: int = 0) -> None:
         self._opened = opened
+        self._terms = terms
         self._base = base
+        piece = PIECE if opened.align == 1 else terms.segment
+        self._piece = max(piece // terms.block_size, 1) * terms.block_size
         self.zeros = memoryview(mmap.mmap(-1, max(terms.segment, mmap.PAGESIZE)))
         self._sparse = not opened.device.is_block
         self._lock = threading.Lock()
@@ -86,6 +94,36 @@ class Reader:
         with self._lock:
             self._read += size
         return desk.data[:size]
+
+    def find_changed(self, desk: Desk, offset: int, end: int, expected: memoryview) -> tuple[int, int]:
+        """Read a range of whole blocks up to the first that is not as `expected` by its XXH3, holes and all.
+
+        Returns where to go on, and how many bytes from there on are on the desk, with their digests: none at
+        the end, and -1 before what cannot be read.
+        """
+        start, size = find_changed(
+            self._opened.fd,
+            self._base,
+            offset,
+            end,
+            align=self._opened.align,
+            block_size=self._terms.block_size,
+            piece=self._piece,
+            data=desk.data,
+            digests=desk.digests,
+            expected=expected,
+        )
+        with self._lock:
+            self._read += start + max(size, 0) - offset
+        return start, size
+
+    def data_until(self, offset: int, end: int) -> int:
+        """Where a range begins to have segments that are holes, at `end` at the latest."""
+        if not self._sparse:
+            return end
+        while offset < end and not self.in_hole(offset, size := min(self._terms.segment, end - offset)):
+            offset += size
+        return offset
 
     def in_hole(self, offset: int, size: int) -> bool:
         """Whether the file system says that a whole range is a hole."""

@@ -1,7 +1,7 @@
 """The source's end of a pass: hash what is there, send what the target does not hold.
 
 The listener takes in the target's digests as they come and never waits for anything, so that the target's end
-never has to. Workers scan segments behind them, and send each run that differs straight from the memory that
+never has to. Workers scan stretches behind them, and send each run that differs straight from the memory that
 was hashed. Then come the totals, and the target's word that everything is durable.
 """
 
@@ -21,8 +21,11 @@ from blocksync.wire.frames import Codec, Header, Kind, Terms, Violation
 from blocksync.wire.ledger import Ledger
 from blocksync.wire.link import Link
 from blocksync.wire.messages import Done, Problem, Totals, decode, encode
-from blocksync.wire.reading import Desk, Hasher, Reader
+from blocksync.wire.reading import Desk, Hasher
+from blocksync.wire.scanning import Scanner
 
+# What a worker claims at a time: native code goes through it as long as nothing differs.
+STRETCH = 8 * 2**20
 DIRECT_WORKERS = 4
 MOST_WORKERS = 4
 
@@ -58,10 +61,10 @@ class SourceEnd:
         self._workers = _workers(sending.opened)
         self._packer = Packer(link, sending.codecs, self._workers)
         self._terms = sending.terms
-        self._reader = Reader(sending.opened, sending.terms)
         self._hasher = Hasher(sending.terms, sending.hash)
+        self._scanner = Scanner(sending.opened, sending.terms, self._hasher, sending.table)
         self._walk = Walk(sending.extents)
-        self._segments = extent_list.pieces(sending.extents, sending.terms.segment)
+        self._stretches = extent_list.pieces(sending.extents, _stretch(sending.terms))
         self._claiming = threading.Lock()
         # Held while a change is sent, so that what is noted of it has the order of the wire.
         self._sending_order = threading.Lock()
@@ -96,7 +99,7 @@ class SourceEnd:
 
     @property
     def bytes_read(self) -> int:
-        return self._reader.bytes_read
+        return self._scanner.bytes_read
 
     @property
     def complete(self) -> bool:
@@ -179,18 +182,25 @@ class SourceEnd:
     def _claims(self) -> Iterator[Pair]:
         while not (self._halted or self._crew.failed):
             with self._claiming:
-                segment = next(self._segments, None)
-            if segment is None:
+                stretch = next(self._stretches, None)
+            if stretch is None:
                 return
-            yield segment
+            yield stretch
 
     def _look(self, desk: Desk, offset: int, size: int) -> None:
-        data = self._reader.read(desk, offset, size)
-        self._hasher.hash(data, desk.digests)
-        expected = self._sending.table[self._terms.digests_of(offset, size)]
+        end = offset + size
         width = self._terms.digest_size
-        for start, end, zero in find_runs(data, size, self._terms.block_size, desk.digests, expected, width):
-            self._send(desk, data, offset, start, end, zero=zero)
+        while offset < end and not self._halted:
+            at, data = self._scanner.next(desk, offset, end)
+            expected = self._sending.table[self._terms.digests_of(at, len(data))]
+            for first, last, zero in find_runs(
+                data, len(data), self._terms.block_size, desk.digests, expected, width
+            ):
+                self._send(desk, data, at, first, last, zero=zero)
+            self._count(at + len(data) - offset)
+            offset = at + len(data)
+
+    def _count(self, size: int) -> None:
         with self._claiming:
             self._looked_at += size
             self._ledger.milestone(self._looked_at)
@@ -236,6 +246,11 @@ class SourceEnd:
             changed=self._changed,
             complete=self.complete,
         )
+
+
+def _stretch(terms: Terms) -> int:
+    """Whole segments."""
+    return max(STRETCH // terms.segment, 1) * terms.segment
 
 
 def _workers(opened: Opened) -> int:

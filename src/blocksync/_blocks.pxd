@@ -1,0 +1,18 @@
+# cython: language_level=3
+"""What all of the native core means by a block of zeros, and by a digest that says nothing."""
+
+from libc.stdint cimport int64_t, uint8_t
+from libc.string cimport memcmp
+
+
+cdef inline bint all_zero(const uint8_t *data, int64_t length) noexcept nogil:
+    if length == 0:
+        return True
+    if data[0] != 0:
+        return False
+    return memcmp(data, data + 1, <size_t>(length - 1)) == 0
+
+
+cdef inline bint is_expected(const uint8_t *digest, const uint8_t *expected, int64_t width) noexcept nogil:
+    """Whether a block is known to be the same: an expected digest of zeros is none."""
+    return memcmp(digest, expected, <size_t>width) == 0 and not all_zero(expected, width)
