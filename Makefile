@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
-CORE := $(wildcard src/blocksync/*.pyx src/blocksync/native/*) setup.py pyproject.toml
+CORE := $(wildcard src/blocksync/*.pyx src/blocksync/*.pxd src/blocksync/native/*) setup.py pyproject.toml
 
 RUN_PACKAGES := arping grub-common grub-pc-bin qemu-system-x86 qemu-utils util-linux e2fsprogs fdisk
 BUILD_PACKAGES := gcc libc6-dev libxxhash-dev python3-dev python3-venv make

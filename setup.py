@@ -31,7 +31,7 @@ WIRE = [
         extra_compile_args=["-std=gnu11", *EXTRA],
         extra_link_args=SANITIZE[:1] if os.environ.get("BLOCKSYNC_SANITIZE") else [],
     )
-    for name in ("_runs", "_flow")
+    for name in ("_memory", "_runs", "_flow")
 ]
 
 setup(ext_modules=cythonize([CORE, *WIRE], language_level=3))

@@ -6,8 +6,7 @@ segment, so that several reads are in flight, and every byte that is hashed is t
 a segment is read once, into one buffer.
 """
 
-cimport cython
-from cpython.buffer cimport PyBUF_READ, PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_READ
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.errno cimport EINTR, EIO, ENOMEM, ENXIO, errno
 from libc.stdint cimport int64_t, uint8_t
@@ -16,7 +15,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from typing import NamedTuple
 
-from blocksync._blocks cimport all_zero, is_expected
+from blocksync._memory cimport Held, all_zero, is_expected
 
 
 cdef extern from "<pthread.h>" nogil:
@@ -209,8 +208,6 @@ cdef int64_t write_fully(int fd, const uint8_t *data, int64_t length, int64_t of
     return put
 
 
-# The collector must not drop what the buffer views hold on to before __dealloc__ has released them.
-@cython.no_gc_clear
 cdef class Copy:
     """One pass over `[0, size)` of a source into `[target_offset, target_offset + size)` of a target.
 
@@ -236,9 +233,9 @@ cdef class Copy:
         bint compare
         bint dry
         bint punch_fails
-        Py_buffer digests_view
-        Py_buffer changed_view
-        Py_buffer extents_view
+        Held held_digests
+        Held held_changed
+        Held held_extents
         uint8_t *table
         uint8_t *changed_bits
         const int64_t *extents
@@ -321,21 +318,21 @@ cdef class Copy:
         xxh3(self.zeros, <size_t>block_size, self.zero_digest)
 
     cdef int _take_buffers(self, digests, changed, extents) except -1:
-        PyObject_GetBuffer(changed, &self.changed_view, PyBUF_WRITABLE)
-        if self.changed_view.len < (self.blocks + 7) // 8:
+        self.held_changed = Held(changed, writable=True)
+        if self.held_changed.length < (self.blocks + 7) // 8:
             raise ValueError("changed is smaller than one bit a block")
-        self.changed_bits = <uint8_t *>self.changed_view.buf
+        self.changed_bits = self.held_changed.data
         if digests is not None:
-            PyObject_GetBuffer(digests, &self.digests_view, PyBUF_WRITABLE)
-            if self.digests_view.len < self.blocks * self.width:
+            self.held_digests = Held(digests, writable=True)
+            if self.held_digests.length < self.blocks * self.width:
                 raise ValueError("digests is smaller than one digest a block")
-            self.table = <uint8_t *>self.digests_view.buf
+            self.table = self.held_digests.data
         if extents is not None:
-            PyObject_GetBuffer(extents, &self.extents_view, PyBUF_SIMPLE)
-            if self.extents_view.len % 16:
+            self.held_extents = Held(extents)
+            if self.held_extents.length % 16:
                 raise ValueError("extents is no array of int64 pairs")
-            self.extents = <const int64_t *>self.extents_view.buf
-            self.extents_count = self.extents_view.len // 16
+            self.extents = <const int64_t *>self.held_extents.data
+            self.extents_count = self.held_extents.length // 16
             self._check_extents()
         return 0
 
@@ -352,10 +349,6 @@ cdef class Copy:
         return 0
 
     def __dealloc__(self):
-        # Releasing a view that was never taken does nothing.
-        PyBuffer_Release(&self.changed_view)
-        PyBuffer_Release(&self.digests_view)
-        PyBuffer_Release(&self.extents_view)
         free(self.zeros)
         pthread_mutex_destroy(&self.lock)
         pthread_mutex_destroy(&self.gate_lock)
@@ -732,41 +725,30 @@ def start_writeback(int fd):
 
 def xxh3_128(data):
     """XXH3-128 of a bytes-like object, in canonical form: 16 bytes."""
-    cdef Py_buffer view
+    cdef Held held = Held(data)
     cdef uint8_t out[XXH3_SIZE]
-    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-    try:
-        with nogil:
-            xxh3(view.buf, <size_t>view.len, out)
-    finally:
-        PyBuffer_Release(&view)
+    with nogil:
+        xxh3(held.data, <size_t>held.length, out)
     return (<char *>out)[:XXH3_SIZE]
 
 
 def count_runs(bits, int64_t blocks):
     """How many runs of neighbouring set bits a bitmap of `blocks` bits has."""
-    cdef Py_buffer view
-    cdef const uint8_t *bitmap
-    cdef int64_t i, runs = 0
+    cdef Held held = Held(bits)
+    cdef int64_t i = 0, runs = 0
     cdef int bit, last = 0
-    PyObject_GetBuffer(bits, &view, PyBUF_SIMPLE)
-    try:
-        if view.len < (blocks + 7) // 8:
-            raise ValueError("bits is smaller than one bit a block")
-        bitmap = <const uint8_t *>view.buf
-        with nogil:
-            i = 0
-            while i < blocks:
-                if i % 8 == 0 and bitmap[i // 8] == 0:
-                    last = 0
-                    i += 8
-                    continue
-                bit = bitmap[i // 8] >> (i % 8) & 1
-                runs += bit & ~last
-                last = bit
-                i += 1
-    finally:
-        PyBuffer_Release(&view)
+    if held.length < (blocks + 7) // 8:
+        raise ValueError("bits is smaller than one bit a block")
+    with nogil:
+        while i < blocks:
+            if i % 8 == 0 and held.data[i // 8] == 0:
+                last = 0
+                i += 8
+                continue
+            bit = held.data[i // 8] >> (i % 8) & 1
+            runs += bit & ~last
+            last = bit
+            i += 1
     return runs
 
 
@@ -775,33 +757,21 @@ def mark_differences(left, right, int64_t length, int64_t block_size, bits, int6
 
     Returns how many blocks differ.
     """
-    cdef Py_buffer a, b, c
+    cdef Held a = Held(left), b = Held(right), marks = Held(bits, writable=True)
     cdef int64_t at = 0, n, bit, found = 0
-    PyObject_GetBuffer(left, &a, PyBUF_SIMPLE)
-    try:
-        PyObject_GetBuffer(right, &b, PyBUF_SIMPLE)
-        try:
-            PyObject_GetBuffer(bits, &c, PyBUF_WRITABLE)
-            try:
-                if length < 0 or block_size <= 0:
-                    raise ValueError("length is not negative, block_size is above zero")
-                bit = first + (length + block_size - 1) // block_size
-                if a.len < length or b.len < length or first < 0 or c.len < (bit + 7) // 8:
-                    raise ValueError("a buffer is smaller than what is compared")
-                with nogil:
-                    while at < length:
-                        n = min(block_size, length - at)
-                        if memcmp(<uint8_t *>a.buf + at, <uint8_t *>b.buf + at, <size_t>n) != 0:
-                            bit = first + at // block_size
-                            (<uint8_t *>c.buf)[bit // 8] |= <uint8_t>(1 << (bit % 8))
-                            found += 1
-                        at += n
-            finally:
-                PyBuffer_Release(&c)
-        finally:
-            PyBuffer_Release(&b)
-    finally:
-        PyBuffer_Release(&a)
+    if length < 0 or block_size <= 0:
+        raise ValueError("length is not negative, block_size is above zero")
+    bit = first + (length + block_size - 1) // block_size
+    if a.length < length or b.length < length or first < 0 or marks.length < (bit + 7) // 8:
+        raise ValueError("a buffer is smaller than what is compared")
+    with nogil:
+        while at < length:
+            n = min(block_size, length - at)
+            if memcmp(a.data + at, b.data + at, <size_t>n) != 0:
+                bit = first + at // block_size
+                marks.data[bit // 8] |= <uint8_t>(1 << (bit % 8))
+                found += 1
+            at += n
     return found
 
 
@@ -817,23 +787,15 @@ cdef void hash_into(const uint8_t *data, int64_t length, int64_t block, uint8_t 
 def hash_blocks(data, int64_t length, int64_t block_size, digests, int64_t first):
     """XXH3-128 of each block of the first `length` bytes of a buffer, into 16-byte slots of a writable buffer from
     slot `first` on. Returns the number of blocks."""
-    cdef Py_buffer a, b
+    cdef Held held = Held(data), slots = Held(digests, writable=True)
     cdef int64_t blocks
-    PyObject_GetBuffer(data, &a, PyBUF_SIMPLE)
-    try:
-        PyObject_GetBuffer(digests, &b, PyBUF_WRITABLE)
-        try:
-            if length < 0 or block_size <= 0 or first < 0:
-                raise ValueError("length, block_size and first are not negative, block_size is not zero")
-            blocks = (length + block_size - 1) // block_size
-            if a.len < length or b.len // XXH3_SIZE < first + blocks:
-                raise ValueError("a buffer is smaller than what is hashed")
-            with nogil:
-                hash_into(<uint8_t *>a.buf, length, block_size, <uint8_t *>b.buf + first * XXH3_SIZE)
-        finally:
-            PyBuffer_Release(&b)
-    finally:
-        PyBuffer_Release(&a)
+    if length < 0 or block_size <= 0 or first < 0:
+        raise ValueError("length, block_size and first are not negative, block_size is not zero")
+    blocks = (length + block_size - 1) // block_size
+    if held.length < length or slots.length // XXH3_SIZE < first + blocks:
+        raise ValueError("a buffer is smaller than what is hashed")
+    with nogil:
+        hash_into(held.data, length, block_size, slots.data + first * XXH3_SIZE)
     return blocks
 
 
@@ -885,39 +847,26 @@ def find_changed(
     need. Returns (start, length) of what is in memory then; (`end`, 0) when every block is as expected; (start, -1)
     when something from there on cannot be read, which is for the caller to find out about.
     """
-    cdef Py_buffer a, b, c
-    cdef Scan scan
+    cdef Held room = Held(data, writable=True), slots = Held(digests, writable=True), known = Held(expected)
+    cdef Scan scan = Scan(fd, align, base, block_size, room.data, slots.data)
     cdef int64_t at = offset, length, rest, most, found = 0
     if not (0 <= offset <= end and offset % block_size == 0 and piece > 0 and piece % block_size == 0 and align > 0):
         raise ValueError("offset, end, piece and block size do not fit each other")
-    PyObject_GetBuffer(data, &a, PyBUF_WRITABLE)
-    try:
-        PyObject_GetBuffer(digests, &b, PyBUF_WRITABLE)
-        try:
-            PyObject_GetBuffer(expected, &c, PyBUF_SIMPLE)
-            try:
-                # Whole blocks, whole sectors.
-                most = min(a.len, b.len // XXH3_SIZE * block_size) // block_size * block_size
-                if most < piece or block_size % align or c.len // XXH3_SIZE < (end + block_size - 1) // block_size:
-                    raise ValueError("a buffer is smaller than what is compared")
-                scan = Scan(fd, align, base, block_size, <uint8_t *>a.buf, <uint8_t *>b.buf)
-                with nogil:
-                    while at < end:
-                        length = min(piece, end - at)
-                        if not look_at(&scan, at, length, 0):
-                            found = -1
-                            break
-                        if has_unexpected(&scan, length, <uint8_t *>c.buf + at // block_size * XXH3_SIZE):
-                            rest = min(most, end - at) - length
-                            found = length + rest
-                            if rest and not look_at(&scan, at + length, rest, length):
-                                found = -1
-                            break
-                        at += length
-            finally:
-                PyBuffer_Release(&c)
-        finally:
-            PyBuffer_Release(&b)
-    finally:
-        PyBuffer_Release(&a)
+    # Whole blocks, whole sectors.
+    most = min(room.length, slots.length // XXH3_SIZE * block_size) // block_size * block_size
+    if most < piece or block_size % align or known.length // XXH3_SIZE < (end + block_size - 1) // block_size:
+        raise ValueError("a buffer is smaller than what is compared")
+    with nogil:
+        while at < end:
+            length = min(piece, end - at)
+            if not look_at(&scan, at, length, 0):
+                found = -1
+                break
+            if has_unexpected(&scan, length, known.data + at // block_size * XXH3_SIZE):
+                rest = min(most, end - at) - length
+                found = length + rest
+                if rest and not look_at(&scan, at + length, rest, length):
+                    found = -1
+                break
+            at += length
     return at, found

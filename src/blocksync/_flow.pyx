@@ -4,10 +4,11 @@
 Both functions work for a bounded time, so that whoever calls them sees to deadlines, rates and closed links.
 """
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t
 from libc.string cimport strerror
+
+from blocksync._memory cimport Held
 
 cdef extern from "<sys/uio.h>" nogil:
     struct iovec:
@@ -85,29 +86,24 @@ cdef int64_t move(int fd, iovec *parts, int count, int64_t total, bint reading, 
 
 
 def _move(int fd, buffers, bint reading, int64_t milliseconds):
-    cdef Py_buffer held[MOST_PARTS]
     cdef iovec parts[MOST_PARTS]
-    cdef int count = 0, flags = PyBUF_WRITABLE if reading else PyBUF_SIMPLE, error
+    cdef int count = 0, error
     cdef int64_t total = 0, done
     cdef bint ended
+    cdef Held part
     if len(buffers) > MOST_PARTS:
         raise ValueError(f"{len(buffers)} buffers, {MOST_PARTS} are the most")
-    try:
-        for buffer in buffers:
-            PyObject_GetBuffer(buffer, &held[count], flags)
-            parts[count].iov_base = held[count].buf
-            parts[count].iov_len = <size_t>held[count].len
-            total += held[count].len
-            count += 1
-        with nogil:
-            done = move(fd, parts, count, total, reading, milliseconds, &ended)
-            error = errno
-        if error and done == 0:
-            raise OSError(error, strerror(error).decode())
-        return done, ended
-    finally:
-        for part in range(count):
-            PyBuffer_Release(&held[part])
+    held = [Held(buffer, writable=reading) for buffer in buffers]
+    for part in held:
+        parts[count] = iovec(part.data, <size_t>part.length)
+        total += part.length
+        count += 1
+    with nogil:
+        done = move(fd, parts, count, total, reading, milliseconds, &ended)
+        error = errno
+    if error and done == 0:
+        raise OSError(error, strerror(error).decode())
+    return done, ended
 
 
 def fill(int fd, buffers, int64_t milliseconds):

@@ -1,11 +1,10 @@
 # cython: boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """What the ends of the wire do to a segment, natively: find the runs that differ, and make holes."""
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EINTR, errno
 from libc.stdint cimport int64_t, uint8_t
 
-from blocksync._blocks cimport all_zero, is_expected
+from blocksync._memory cimport Held, all_zero, is_expected
 
 cdef extern from "<fcntl.h>" nogil:
     int c_fallocate "fallocate"(int fd, int mode, int64_t offset, int64_t length)
@@ -57,60 +56,35 @@ def find_runs(data, int64_t length, int64_t block_size, digests, expected, int64
     `digests` and `expected` hold `width` bytes a block. Returns (start, end, all zero) of each, in bytes; a run is
     all zeros or has no block of zeros.
     """
-    cdef Py_buffer a, b, c
+    cdef Held held = Held(data), slots = Held(digests), known = Held(expected)
     cdef int64_t blocks
-    cdef Run run
+    cdef Run run = Run(0, 0, False)
     cdef bint found
+    if length < 0 or block_size <= 0 or width <= 0:
+        raise ValueError("length is not negative, block_size and width are above zero")
+    blocks = (length + block_size - 1) // block_size
+    if held.length < length or slots.length // width < blocks or known.length // width < blocks:
+        raise ValueError("a buffer is smaller than what is compared")
     runs = []
-    PyObject_GetBuffer(data, &a, PyBUF_SIMPLE)
-    try:
-        PyObject_GetBuffer(digests, &b, PyBUF_SIMPLE)
-        try:
-            PyObject_GetBuffer(expected, &c, PyBUF_SIMPLE)
-            try:
-                if length < 0 or block_size <= 0 or width <= 0:
-                    raise ValueError("length is not negative, block_size and width are above zero")
-                blocks = (length + block_size - 1) // block_size
-                if a.len < length or b.len // width < blocks or c.len // width < blocks:
-                    raise ValueError("a buffer is smaller than what is compared")
-                run = Run(0, 0, False)
-                while True:
-                    with nogil:
-                        found = next_run(
-                            &run,
-                            <const uint8_t *>a.buf,
-                            length,
-                            block_size,
-                            <const uint8_t *>b.buf,
-                            <const uint8_t *>c.buf,
-                            width,
-                        )
-                    if not found:
-                        return runs
-                    runs.append((run.start, run.end, run.zero))
-            finally:
-                PyBuffer_Release(&c)
-        finally:
-            PyBuffer_Release(&b)
-    finally:
-        PyBuffer_Release(&a)
+    while True:
+        with nogil:
+            found = next_run(&run, held.data, length, block_size, slots.data, known.data, width)
+        if not found:
+            return runs
+        runs.append((run.start, run.end, run.zero))
 
 
 def has_unknown(digests, int64_t width):
     """Whether one of the digests, `width` bytes each, is all zero: a block that is not known."""
-    cdef Py_buffer a
+    cdef Held held = Held(digests)
     cdef int64_t at = 0
     cdef bint found = False
     if width <= 0:
         raise ValueError("width is above zero")
-    PyObject_GetBuffer(digests, &a, PyBUF_SIMPLE)
-    try:
-        with nogil:
-            while at + width <= a.len and not found:
-                found = all_zero(<const uint8_t *>a.buf + at, width)
-                at += width
-    finally:
-        PyBuffer_Release(&a)
+    with nogil:
+        while at + width <= held.length and not found:
+            found = all_zero(held.data + at, width)
+            at += width
     return found
 
 

@@ -1,8 +1,13 @@
 # cython: language_level=3
-"""What all of the native core means by a block of zeros, and by a digest that says nothing."""
-
+from cpython.buffer cimport Py_buffer
 from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memcmp
+
+
+cdef class Held:
+    cdef Py_buffer _view
+    cdef uint8_t *data
+    cdef int64_t length
 
 
 cdef inline bint all_zero(const uint8_t *data, int64_t length) noexcept nogil:
