@@ -26,7 +26,9 @@ from blocksync.wire.link import Link
 from blocksync.wire.messages import Done, Problem, Totals, decode
 from blocksync.wire.reading import Desk, Hasher, Reader
 
-APPLIERS = 2
+# Through the page cache one is faster than two, which get into each other's way.
+APPLIERS = 1
+DIRECT_APPLIERS = 2
 TELLERS = 2
 DIRECT_TELLERS = 4
 # Memory for frames that have arrived and are not yet applied.
@@ -93,6 +95,9 @@ class TargetEnd:
         self._terms = receiving.terms
         self._reader = Reader(receiving.opened, receiving.terms, receiving.base)
         self._hasher = Hasher(receiving.terms, receiving.hash)
+        direct = receiving.opened.align > 1
+        self._tellers = DIRECT_TELLERS if direct else TELLERS
+        self._appliers = DIRECT_APPLIERS if direct else APPLIERS
         self._stretches = self._plan_telling()
         self._claiming = threading.Lock()
         self._turn = 0
@@ -118,9 +123,9 @@ class TargetEnd:
         for _ in range(max(QUEUE_BYTES // self._terms.segment, FEWEST_BUFFERS)):
             self._desks.put(Desk(self._terms))
         self._crew.start("listen", self._listen)
-        for number in range(DIRECT_TELLERS if self._receiving.opened.align > 1 else TELLERS):
+        for number in range(self._tellers):
             self._crew.start(f"tell {number}", self._tell)
-        for number in range(APPLIERS):
+        for number in range(self._appliers):
             self._crew.start(f"apply {number}", self._apply)
         self._crew.start("flush", self._flush)
 
@@ -391,7 +396,7 @@ class TargetEnd:
 
     def _release(self) -> None:
         """Let those end who wait for frames or room: all is applied, or somebody failed."""
-        for _ in range(APPLIERS):
+        for _ in range(self._appliers):
             self._arrived.put(None)
         self._desks.put(None)
 
