@@ -1,6 +1,7 @@
 """What tests all over the tree share."""
 
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,9 @@ from hypothesis import HealthCheck, settings
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("xen2kvm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("xen2kvm")
+
+# A shell starts what runs in the background with Ctrl-C ignored; what the tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SYSTEM_URI = "qemu:///system"
 _DAEMONS = ("virtlogd", "libvirtd")
