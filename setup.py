@@ -22,7 +22,7 @@ CORE = Extension(
     extra_link_args=["-pthread", *(SANITIZE[:1] if os.environ.get("BLOCKSYNC_SANITIZE") else [])],
 )
 
-WIRE = [
+REST = [
     Extension(
         f"blocksync.{name}",
         [f"src/blocksync/{name}.pyx"],
@@ -34,4 +34,4 @@ WIRE = [
     for name in ("_memory", "_runs", "_flow")
 ]
 
-setup(ext_modules=cythonize([CORE, *WIRE], language_level=3))
+setup(ext_modules=cythonize([CORE, *REST], language_level=3))

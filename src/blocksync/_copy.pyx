@@ -850,7 +850,8 @@ def find_changed(
     cdef Held room = Held(data, writable=True), slots = Held(digests, writable=True), known = Held(expected)
     cdef Scan scan = Scan(fd, align, base, block_size, room.data, slots.data)
     cdef int64_t at = offset, length, rest, most, found = 0
-    if not (0 <= offset <= end and offset % block_size == 0 and piece > 0 and piece % block_size == 0 and align > 0):
+    # A remainder by zero would end the process.
+    if block_size <= 0 or piece <= 0 or align <= 0 or offset % block_size or piece % block_size or not 0 <= offset <= end:
         raise ValueError("offset, end, piece and block size do not fit each other")
     # Whole blocks, whole sectors.
     most = min(room.length, slots.length // XXH3_SIZE * block_size) // block_size * block_size

@@ -98,7 +98,7 @@ def test_a_search_for_changes_in_too_small_a_memory_is_refused() -> None:
     good = {"align": 1, "block_size": 512, "piece": 1024, "data": bytearray(1024), "digests": bytearray(32)}
     good |= {"expected": bytes(16 * 4)}
     small = {"data": bytearray(1023), "digests": bytearray(31), "expected": bytes(63)}
-    odd = {"align": 0, "piece": 1000}
+    odd = {"align": 0, "piece": 1000, "block_size": 0}
     for name, value in (small | odd).items():
         with pytest.raises(ValueError, match=r"smaller than|do not fit"):
             find_changed(-1, 0, 0, 2048, **good | {name: value})  # type: ignore[arg-type]

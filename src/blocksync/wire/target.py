@@ -95,9 +95,7 @@ class TargetEnd:
         self._terms = receiving.terms
         self._reader = Reader(receiving.opened, receiving.terms, receiving.base)
         self._hasher = Hasher(receiving.terms, receiving.hash)
-        direct = receiving.opened.align > 1
-        self._tellers = DIRECT_TELLERS if direct else TELLERS
-        self._appliers = DIRECT_APPLIERS if direct else APPLIERS
+        self._appliers = DIRECT_APPLIERS if receiving.opened.align > 1 else APPLIERS
         self._stretches = self._plan_telling()
         self._claiming = threading.Lock()
         self._turn = 0
@@ -123,7 +121,7 @@ class TargetEnd:
         for _ in range(max(QUEUE_BYTES // self._terms.segment, FEWEST_BUFFERS)):
             self._desks.put(Desk(self._terms))
         self._crew.start("listen", self._listen)
-        for number in range(self._tellers):
+        for number in range(DIRECT_TELLERS if self._receiving.opened.align > 1 else TELLERS):
             self._crew.start(f"tell {number}", self._tell)
         for number in range(self._appliers):
             self._crew.start(f"apply {number}", self._apply)
