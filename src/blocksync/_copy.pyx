@@ -403,7 +403,8 @@ cdef class Copy:
 
     cdef int _fail(self, int step, int64_t offset, int error) noexcept nogil:
         pthread_mutex_lock(&self.lock)
-        if self.fault_step == 0:
+        # Of workers that meet the same trouble, the first in time may be further on.
+        if self.fault_step == 0 or (self.fault_step == step and offset < self.fault_offset):
             self.fault_step = step
             self.fault_offset = offset
             self.fault_errno = error
