@@ -32,8 +32,10 @@ _ALIVE_SECONDS = 9
 _PERSIST_SECONDS = 60
 # Without a terminal nobody answers questions; what takes longer hangs.
 _UNATTENDED_SECONDS = 60.0
-# sun_path has 108 bytes, and ssh binds to a longer temporary name first.
-_LONGEST_FOLDER = 70
+# sun_path has 108 bytes, the last one NUL. mkdtemp adds 8 to the prefix, and ssh binds to the name with 17
+# more first.
+_FOLDER_PREFIX = "blocksync-ssh-"
+_LONGEST_FOLDER = 107 - len(f"/{_FOLDER_PREFIX}XXXXXXXX/control.XXXXXXXXXXXXXXXX")
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +237,7 @@ def _private_folder() -> Path:
     fitting = (
         p for p in places if len(os.fsencode(p)) <= _LONGEST_FOLDER and os.access(p, os.W_OK | os.X_OK)
     )
-    return Path(tempfile.mkdtemp(prefix="blocksync-ssh-", dir=next(fitting, "/tmp")))
+    return Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=next(fitting, "/tmp")))
 
 
 def _has_terminal() -> bool:

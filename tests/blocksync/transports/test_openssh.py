@@ -7,15 +7,17 @@ import signal
 import socket
 import stat
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
-from sshd import descendants, free_port, start, stop, wait_for
+from sshd import descendants, free_port, start, stop
 
 from blocksync.errors import Failed
 from blocksync.transports.failures import unreachable
 from blocksync.transports.hosts import Host
 from blocksync.transports.openssh import OpenSSH
+from patience import wait_for
 
 
 @pytest.fixture
@@ -49,6 +51,20 @@ def test_the_control_connection_is_private_shared_and_gone_afterwards(own_server
     assert list(runtime.iterdir()) == []
     wait_for(lambda: masters(runtime) == [])
     wait_for(lambda: descendants(own_server.process.pid) == [])
+
+
+@pytest.mark.parametrize("length", [59, 60, 70, 100])
+def test_a_folder_for_sockets_may_be_of_any_length(own_server, monkeypatch, length):
+    with tempfile.TemporaryDirectory(prefix="r") as root:
+        folder = Path(root, "s" * (length - len(root) - 1))
+        folder.mkdir()
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+        transport = OpenSSH(own_server.host, own_server.config)
+        try:
+            assert transport.run(["true"]).wait(10) == 0
+            assert len(list(folder.iterdir())) == (1 if length < 60 else 0)
+        finally:
+            transport.close()
 
 
 def test_closing_ends_the_commands_that_still_run(own_server):
