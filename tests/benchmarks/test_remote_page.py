@@ -5,11 +5,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from patience import wait_for
 
 pytestmark = pytest.mark.long
 
@@ -48,13 +49,6 @@ def processes(folder: Path) -> list[str]:
 def namespaces(pid: int) -> list[str]:
     listed = subprocess.run(["ip", "netns"], check=True, capture_output=True, text=True).stdout
     return [name for name in listed.split() if name.endswith(f"-{pid}")]
-
-
-def wait_for(true: Callable[[], bool], seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, f"not true within {seconds} s"
-        time.sleep(0.05)
 
 
 def test_passes_and_the_link_are_measured_beside_peers(folder: Path) -> None:

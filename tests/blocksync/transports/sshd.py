@@ -5,12 +5,11 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from blocksync.transports.hosts import Host
+from patience import wait_for
 
 ALIAS = "xenhost"
 # For SetEnv: bash that sshd starts at this depth reads no .bashrc. What the user who runs the tests has there
@@ -127,11 +126,3 @@ def stop(server: Server) -> None:
     for pid in below:
         if Path(f"/proc/{pid}").exists():
             os.kill(pid, signal.SIGKILL)
-
-
-def wait_for(true: Callable[[], bool], seconds: float = 10.0) -> None:
-    until = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > until:
-            raise TimeoutError(f"not true within {seconds} s")
-        time.sleep(0.02)

@@ -4,10 +4,11 @@ import socket
 import threading
 from pathlib import Path
 
-from sshd import Server, wait_for
+from sshd import Server
 
 from blocksync.transports import control_socket
 from blocksync.transports.openssh import OpenSSH
+from patience import wait_for
 
 
 def test_a_control_connection_that_runs_answers_and_ends(server: Server, tmp_path: Path) -> None:

@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from sshd import wait_for
 
 from blocksync.errors import Failed
 from blocksync.transports.child import ChildChannel
 from blocksync.transports.early import Early
 from blocksync.transports.interface import Channel
 from blocksync.transports.local import Local
+from patience import wait_for
 
 Exchange = Callable[[Channel, bytes], bytes]
 
