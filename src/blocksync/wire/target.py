@@ -18,13 +18,14 @@ from blocksync.devices import Opened
 from blocksync.errors import Failed, telling
 from blocksync.hashes import Hash
 from blocksync.wire import blocks, compression, extent_list
-from blocksync.wire.crew import Crew, Stopped
+from blocksync.wire.crew import Crew
 from blocksync.wire.extent_list import Pair
 from blocksync.wire.frames import MOST_DIGESTS, Codec, Header, Kind, Terms, Violation
 from blocksync.wire.ledger import Ledger
 from blocksync.wire.link import Link
 from blocksync.wire.messages import Done, Problem, Totals, decode
 from blocksync.wire.reading import Desk, Hasher, Reader
+from blocksync.wire.ring import Ring, Room
 
 # Through the page cache one is faster than two, which get into each other's way.
 APPLIERS = 1
@@ -33,7 +34,7 @@ TELLERS = 2
 DIRECT_TELLERS = 4
 # Memory for frames that have arrived and are not yet applied.
 QUEUE_BYTES = 32 * 2**20
-FEWEST_BUFFERS = 3
+FEWEST_SEGMENTS = 3
 # Frames without data that may wait for the disk: punching holes takes longer than naming them.
 MOST_WAITING = 1024
 FLUSH_EVERY = 256 * 2**20
@@ -72,7 +73,7 @@ class Receiving:
 class _Frame(NamedTuple):
     number: int
     header: Header
-    desk: Desk | None
+    room: Room | None
 
 
 class _Stretch(NamedTuple):
@@ -100,9 +101,9 @@ class TargetEnd:
         self._claiming = threading.Lock()
         self._turn = 0
         self._told = 0
+        self._ring = Ring(max(QUEUE_BYTES, FEWEST_SEGMENTS * _largest_room(receiving.terms)))
         # No time limits: with one, SimpleQueue.get may wait for ever when several threads get. None is the
-        # end of each (see _release).
-        self._desks: queue.SimpleQueue[Desk | None] = queue.SimpleQueue()
+        # end of it (see _release).
         self._arrived: queue.SimpleQueue[_Frame | None] = queue.SimpleQueue()
         self._places = threading.BoundedSemaphore(MOST_WAITING)
         self._gate_lock = threading.Lock()
@@ -118,8 +119,6 @@ class TargetEnd:
         self.flush_failed = False
 
     def start(self) -> None:
-        for _ in range(max(QUEUE_BYTES // self._terms.segment, FEWEST_BUFFERS)):
-            self._desks.put(Desk(self._terms))
         self._crew.start("listen", self._listen)
         for number in range(DIRECT_TELLERS if self._receiving.opened.align > 1 else TELLERS):
             self._crew.start(f"tell {number}", self._tell)
@@ -250,15 +249,14 @@ class TargetEnd:
         first, count = header.offset // self._terms.block_size, self._terms.blocks(header.size)
         blocks.mark(self._receiving.changed, first, count)
         self.bytes_changed += header.size
-        desk = None
+        room = None
         if header.kind is Kind.DATA:
-            desk = self._free_desk()
             digests = count * self._terms.digest_size
-            packed = header.payload - digests
-            self._link.take(desk.digests[:digests], desk.data[:packed])
+            room = self._ring.lend(header.payload - digests, digests)
+            self._link.take(room.digests, room.data)
         else:
             self._await_place()
-        self._arrived.put(_Frame(self._ledger.arrive(), header, desk))
+        self._arrived.put(_Frame(self._ledger.arrive(), header, room))
 
     def _check_change(self, header: Header) -> None:
         """A change lies within the extents, behind the digests told, and comes once."""
@@ -271,12 +269,6 @@ class TargetEnd:
             raise Violation(f"{header.size} bytes at {header.offset}, before they were asked for")
         if blocks.any_marked(self._receiving.changed, first, count):
             raise Violation(f"{header.size} bytes at {header.offset} a second time")
-
-    def _free_desk(self) -> Desk:
-        desk = self._desks.get()
-        if desk is None:
-            raise Stopped
-        return desk
 
     def _await_place(self) -> None:
         while not self._places.acquire(timeout=_GLANCE):
@@ -302,10 +294,10 @@ class TargetEnd:
         desk = Desk(self._terms)
         while (frame := self._arrived.get()) is not None:
             changed = self._apply_frame(frame, desk)
-            if frame.desk is None:
+            if frame.room is None:
                 self._places.release()
             else:
-                self._desks.put(frame.desk)
+                self._ring.take_back(frame.room)
             self._ledger.apply(frame.number, changed)
             if self.totals is not None or self._ledger.unflushed >= FLUSH_EVERY:
                 self._crew.notify()
@@ -316,18 +308,18 @@ class TargetEnd:
         if header.kind is Kind.DIFFERS:
             return 0
         slots = self._terms.digests_of(header.offset, header.size)
-        if frame.desk is None:
+        if frame.room is None:
             digests: bytes | memoryview = self._hasher.of_zeros(header.offset, header.size)
         else:
-            digests = frame.desk.digests[: slots.stop - slots.start]
-            data = self._unpacked(frame.desk, header, spare)
+            digests = frame.room.digests
+            data = self._unpacked(frame.room, header, spare)
             self._check_digests(data, digests, header, spare)
         self._open_gate()
         table = self._receiving.table
         if table is not None:
             # Not known until the write has ended.
             table[slots] = bytes(slots.stop - slots.start)
-        if frame.desk is None:
+        if frame.room is None:
             self._zero(header.offset, header.size)
         else:
             self._write(data, header.offset)
@@ -335,12 +327,11 @@ class TargetEnd:
             table[slots] = digests
         return header.size
 
-    def _unpacked(self, desk: Desk, header: Header, spare: Desk) -> memoryview:
+    def _unpacked(self, room: Room, header: Header, spare: Desk) -> memoryview:
         if header.codec is Codec.NONE:
-            return desk.data[: header.size]
-        packed = header.payload - self._terms.blocks(header.size) * self._terms.digest_size
+            return room.data
         data = spare.data[: header.size]
-        compression.unpack(header.codec, desk.data[:packed], data)
+        compression.unpack(header.codec, room.data, data)
         return data
 
     def _check_digests(self, data: memoryview, digests: memoryview, header: Header, spare: Desk) -> None:
@@ -396,7 +387,7 @@ class TargetEnd:
         """Let those end who wait for frames or room: all is applied, or somebody failed."""
         for _ in range(self._appliers):
             self._arrived.put(None)
-        self._desks.put(None)
+        self._ring.close()
 
     def _flush_all(self) -> None:
         while not self._all_applied():
@@ -434,3 +425,8 @@ class TargetEnd:
             zeroed=self.zeroed,
             stamp=stamp,
         )
+
+
+def _largest_room(terms: Terms) -> int:
+    """What a segment takes up while it waits."""
+    return Ring.size_of(terms.segment, terms.blocks(terms.segment) * terms.digest_size)

@@ -14,6 +14,7 @@ from blocksync.wire.conversation import expect, receive_extents, say
 from blocksync.wire.frames import Codec, Header, Kind, Violation
 from blocksync.wire.link import Link
 from blocksync.wire.messages import Done, Hello, Problem, Totals
+from blocksync.wire.ring import Ring
 
 Play = Callable[[Served], None]
 NEW = os.urandom(BLOCK)
@@ -133,7 +134,8 @@ def test_a_target_lets_no_more_wait_for_its_disk_than_it_has_room_for(
 def test_no_thread_of_a_target_stays_when_another_one_failed(
     serve_target: Serve, monkeypatch: pytest.MonkeyPatch, sent: int
 ) -> None:
-    monkeypatch.setattr("blocksync.wire.target.QUEUE_BYTES", 1)
+    monkeypatch.setattr("blocksync.wire.target.QUEUE_BYTES", 2 * Ring.size_of(BLOCK, 16))
+    monkeypatch.setattr("blocksync.wire.target.FEWEST_SEGMENTS", 0)
     disk = threading.Event()
     served = serve_target(gate=disk.wait)
     digests_heard(served)
