@@ -7,8 +7,9 @@ import mmap
 import os
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec import structs
 
 from blocksync import devices, guards, history, targets
 from blocksync.devices import Device, Opened
@@ -127,7 +128,7 @@ class _Agent:
         signature = guards.probe(device.path, 0, device.size) if job.signature else None
         described = _described(device, Mark.of(signature) if signature else None)
         if job.origin is not None:
-            described = replace(described, identity=devices.measure(Path(job.origin)).identity)
+            described = structs.replace(described, identity=devices.measure(Path(job.origin)).identity)
         say(self._link, described)
         start = expect(self._link, Start)
         terms, kind, extents = self._agree(start)

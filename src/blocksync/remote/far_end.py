@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from types import TracebackType
 from typing import Self
+
+from msgspec import structs
 
 from blocksync.errors import BlocksyncError, Failed, Usage
 from blocksync.hashes import BLAKE2B, BLAKE3, HASHES, MD5, SHA1, SHA256, XXH3, Hash
@@ -129,12 +130,12 @@ class FarEnd:
         say(self.link, Job(role=role, path=path, signature=signature, origin=origin))
         device = expect(self.link, FarDevice)
         # It is shown when a digest file is about another one.
-        return replace(device, identity=printable(device.identity))
+        return structs.replace(device, identity=printable(device.identity))
 
     def ready(self) -> Ready:
         """Wait until the far end has agreed to the pass that was started. Raises what its guards refuse."""
         ready = expect(self.link, Ready)
-        return replace(ready, identity=printable(ready.identity))
+        return structs.replace(ready, identity=printable(ready.identity))
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of the target there, before the pass begins."""

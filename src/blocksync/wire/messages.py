@@ -3,11 +3,10 @@
 Fields that are not known are passed over, so that a later release may say more.
 """
 
-from dataclasses import dataclass
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from blocksync.errors import BlocksyncError, Failed, Interrupted, Refused, Usage
 from blocksync.guards import Signature
@@ -33,8 +32,7 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 Role = Literal["source", "target"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hello:
+class Hello(Struct, frozen=True, kw_only=True):
     """The first message of each end: what it speaks. `boot` tells whether both run under one kernel,
     `carriers` what the conversation can move to.
     """
@@ -47,8 +45,7 @@ class Hello:
     carriers: Names = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
+class Offer(Struct, frozen=True, kw_only=True):
     """Near to far: so many TLS streams each way beside these, from who has this certificate, to this port (0:
     one that is free there).
     """
@@ -58,8 +55,7 @@ class Offer:
     port: Port
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(Struct, frozen=True, kw_only=True):
     """Far to near: my certificate and the port where I listen. `trouble`, if any, says why I do not."""
 
     certificate: Certificate = b""
@@ -67,22 +63,19 @@ class Answer:
     trouble: Text = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Connected:
+class Connected(Struct, frozen=True):
     """Near to far: whether all my streams are up."""
 
     all: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Arrived:
+class Arrived(Struct, frozen=True):
     """Far to near: whether all of them have come here. If so, this is my last frame on the old streams."""
 
     all: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class Job(Struct, frozen=True, kw_only=True):
     """Near to far: the device it shall be about, and as what. `signature` asks what is on a source, `origin`
     names the volume that a source is a snapshot of, whose identity is wanted.
     """
@@ -93,8 +86,7 @@ class Job:
     origin: Text | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
+class Mark(Struct, frozen=True, kw_only=True):
     """A signature of libblkid's (blocksync.guards.Signature)."""
 
     type: Name
@@ -113,8 +105,7 @@ class Mark:
 Marks = Annotated[tuple[Mark, ...], Meta(max_length=64)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FarDevice:
+class FarDevice(Struct, frozen=True, kw_only=True):
     """Far to near: what the path is there. `kind` `missing` is a target file that would be made. `stamp` is a
     target's (see history.py).
     """
@@ -128,8 +119,7 @@ class FarDevice:
     signature: Mark | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
+class Start(Struct, frozen=True, kw_only=True):
     """Near to far: the pass. As many `extents` follow in EXTENTS frames; None means all of it.
 
     `wanted` is the range whose digests the near source does not know. `trusted` says that the near end's
@@ -153,16 +143,14 @@ class Start:
     overrides: Names = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
+class Ready(Struct, frozen=True, kw_only=True):
     """Far to near: every guard agreed and the device is open; its identity and stamp, now that it exists."""
 
     identity: Identity = ""
     stamp: Stamp = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Totals:
+class Totals(Struct, frozen=True, kw_only=True):
     """Source to target, last: frames of DATA, ZEROS and DIFFERS sent; bytes looked at, read, and changed.
 
     `complete` false: the source stopped because it was asked to.
@@ -175,8 +163,7 @@ class Totals:
     complete: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
+class Done(Struct, frozen=True, kw_only=True):
     """Target to source, last: everything is applied and durable, and left the target with this stamp."""
 
     frames: Count
@@ -186,8 +173,7 @@ class Done:
     stamp: Stamp = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+class Problem(Struct, frozen=True, kw_only=True):
     """An error of one end, for the other: the parts of a BlocksyncError."""
 
     kind: Literal["failed", "usage", "refused", "interrupted"]

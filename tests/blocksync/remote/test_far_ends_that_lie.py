@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from played_links import PlayedTransport
 
 from blocksync import agent, remote
@@ -26,7 +27,7 @@ def lie(monkeypatch: pytest.MonkeyPatch) -> Lie:
 
     def tell(kind: type, **fields: object) -> None:
         def lying(link: Link, message: Message) -> None:
-            say(link, replace(message, **fields) if isinstance(message, kind) else message)
+            say(link, structs.replace(message, **fields) if isinstance(message, kind) else message)
 
         monkeypatch.setattr(agent, "say", lying)
 

@@ -47,7 +47,7 @@ def test_any_bytes_are_a_message_or_a_violation(kind, data: bytes) -> None:
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_fields_of_any_kind_are_a_message_or_a_violation(kind, data: st.DataObject) -> None:
-    names = st.sampled_from(sorted(kind.__dataclass_fields__))
+    names = st.sampled_from(sorted(kind.__struct_fields__))
     fields = data.draw(st.dictionaries(names, values))
     try:
         message = decode(json.dumps(fields).encode(), kind)
