@@ -31,10 +31,12 @@ class NoStreams(Exception):
     """Why there are no streams beside ssh; the conversation goes on as it was."""
 
 
-def move_near(link: Link, address: str, *, streams: int, port: int) -> Streams:
-    """The near end: move to `streams` streams each way to `port` of `address`; the caller closes them.
+Keep = Callable[[Streams], None]
 
-    Raises NoStreams when it stays on ssh, Lost, Violation.
+
+def move_near(link: Link, address: str, keep: Keep, *, streams: int, port: int) -> None:
+    """The near end: move to `streams` streams each way to `port` of `address`. `keep` is given them, to be
+    closed at the end. Raises NoStreams when it stays on ssh, Lost, Violation.
     """
     identity = make_identity()
     say(link, Offer(certificate=identity.certificate, streams=streams, port=port))
@@ -46,6 +48,7 @@ def move_near(link: Link, address: str, *, streams: int, port: int) -> Streams:
     except NoStreams:
         say(link, Connected(all=False))
         raise
+    keep(made)
     say(link, Connected(all=True))
     if not expect(link, Arrived).all:
         made.close()
@@ -53,7 +56,6 @@ def move_near(link: Link, address: str, *, streams: int, port: int) -> Streams:
     carrier = Stripes.of_near(made)
     link.receive_over(carrier)
     link.send_last(carrier, Kind.MOVED)
-    return made
 
 
 def _connect(where: tuple[str, int], identity: Identity, peer: bytes, streams: int) -> Streams:
@@ -64,7 +66,7 @@ def _connect(where: tuple[str, int], identity: Identity, peer: bytes, streams: i
         raise NoStreams(f"{where[0]} port {where[1]}: {why}") from error
 
 
-def move_far(link: Link, offer: Offer, keep: Callable[[Streams], None]) -> None:
+def move_far(link: Link, offer: Offer, keep: Keep) -> None:
     """The far end, which was made this offer. `keep` is given the streams, to be closed at the end. Raises
     Lost, Violation.
     """

@@ -174,7 +174,7 @@ class FarEnd:
                 raise beside.NoStreams("there is no blocksync that has them")
             if address is None:
                 raise beside.NoStreams("it is behind a proxy or jump host")
-            channel.keep(beside.move_near(self.link, address, streams=tls.streams, port=tls.port))
+            beside.move_near(self.link, address, channel.keep, streams=tls.streams, port=tls.port)
         except beside.NoStreams as why:
             tls.give_up(str(why))
 

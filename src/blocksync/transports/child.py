@@ -1,7 +1,6 @@
 """A Channel over a child process: its pipes, its standard error drained, its end."""
 
 import contextlib
-import fcntl
 import os
 import select
 import subprocess
@@ -11,7 +10,6 @@ from io import FileIO
 from signal import SIGKILL, SIGTERM
 from typing import IO, cast
 
-PIPE_BYTES = 1 << 20
 TAIL_BYTES = 64 << 10
 # How long a process may take to end by itself once its streams are closed, and after SIGTERM.
 _GRACE_SECONDS = 2.0
@@ -60,8 +58,6 @@ class ChildChannel:
         )
         self.stdin = cast(FileIO, self._process.stdin)
         self.stdout = cast(FileIO, self._process.stdout)
-        widen(self.stdin.fileno())
-        widen(self.stdout.fileno())
         self._tail = Tail(cast(IO[bytes], self._process.stderr))
 
     def close(self) -> None:
@@ -104,9 +100,3 @@ def ended(process: subprocess.Popen[bytes], seconds: float) -> int:
             return process.wait()
         seconds = 0.0
     return process.wait(seconds)
-
-
-def widen(pipe: int) -> None:
-    """Let a pipe hold 1 MiB, so that both ends are woken less often; as it is where that is not allowed."""
-    with contextlib.suppress(OSError):
-        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)

@@ -21,7 +21,7 @@ import paramiko
 
 from blocksync.errors import Failed
 from blocksync.transports import files
-from blocksync.transports.child import TAIL_BYTES, widen
+from blocksync.transports.child import TAIL_BYTES
 from blocksync.transports.command_line import quoted
 from blocksync.transports.failures import HostKeyUnknown, not_the_fingerprint, unreachable
 from blocksync.transports.host_keys import FAMILIES, fingerprint
@@ -284,8 +284,6 @@ class ParamikoChannel:
         self._channel = channel
         stdin, near_stdin = os.pipe()
         near_stdout, stdout = os.pipe()
-        widen(stdin)
-        widen(stdout)
         self.stdin = FileIO(near_stdin, "wb")
         self.stdout = FileIO(near_stdout, "rb")
         self._tail = bytearray()

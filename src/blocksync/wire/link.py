@@ -57,7 +57,7 @@ class Descriptors:
         for fd in {read_fd, write_fd}:
             os.set_blocking(fd, False)
             with suppress(OSError):
-                # Pipes only: fewer switches between the ends.
+                # Pipes only: both ends are woken less often.
                 fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE)
 
     def fill(self, buffers: Sequence[memoryview], milliseconds: int) -> tuple[int, bool]:

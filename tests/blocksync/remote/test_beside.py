@@ -25,6 +25,7 @@ from blocksync.remote.far_end import FarEnd
 from blocksync.transports.certificates import make_identity
 from blocksync.transports.openssh import OpenSSH
 from blocksync.transports.paramiko_ssh import Paramiko
+from blocksync.transports.streams import Listener, Streams
 from blocksync.transports.tls import Tls
 from blocksync.wire.conversation import await_frame, expect, say
 from blocksync.wire.frames import Kind, Violation
@@ -263,7 +264,7 @@ def test_an_answer_that_leads_nowhere_leaves_the_conversation_where_it_is(ends, 
     near, far = ends
     thread = answering(far, heard(Offer), lambda link: say(link, answer))
     with pytest.raises(beside.NoStreams) as why:
-        beside.move_near(near, "127.0.0.1", streams=1, port=0)
+        beside.move_near(near, "127.0.0.1", pytest.fail, streams=1, port=0)
     assert "\x1b" not in str(why.value)
     thread.join()
     near.send(Kind.STOP)
@@ -301,7 +302,30 @@ def test_a_word_out_of_turn_is_a_violation_and_a_cut_is_a_lost_link(ends):
     near, far = ends
     answering(far, heard(Offer), lambda link: say(link, Arrived(all=True)))
     with pytest.raises(Violation, match="ARRIVED instead of ANSWER"):
-        beside.move_near(near, "127.0.0.1", streams=1, port=0)
+        beside.move_near(near, "127.0.0.1", pytest.fail, streams=1, port=0)
     answering(far, heard(Offer), lambda link: link.close())
     with pytest.raises(Lost):
-        beside.move_near(near, "127.0.0.1", streams=1, port=0)
+        beside.move_near(near, "127.0.0.1", pytest.fail, streams=1, port=0)
+
+
+def test_streams_are_kept_to_be_closed_even_when_the_link_is_lost_before_they_are_used(ends):
+    near, far = ends
+    identity = make_identity()
+    kept: list[Streams] = []
+
+    def listen(link: Link) -> None:
+        offer = expect(link, Offer)
+        listener = Listener("127.0.0.1", 0, identity, offer.certificate, offer.streams)
+        say(link, Answer(certificate=identity.certificate, port=listener.port))
+        assert expect(link, Connected).all
+        arrived = listener.streams(5.0)
+        assert arrived is not None
+        arrived.close()
+
+    thread = answering(far, listen, lambda link: link.close())
+    with pytest.raises(Lost):
+        beside.move_near(near, "127.0.0.1", kept.append, streams=1, port=0)
+    thread.join()
+    (streams,) = kept
+    streams.close()
+    assert all(stream.fileno() == -1 for stream in (*streams.up, *streams.down))
