@@ -16,7 +16,8 @@ HEAD = """\
 Made by `make bench`: an image of {size:,.0f} MiB (a quarter zeros, a quarter text, half random; seed {seed}),
 {rounds} alternating rounds, medians of whole processes from start to exit. The page cache is warm unless a
 title says otherwise. "Flushed" tells whether the time includes making the writes durable; ours always does.
-Peaks of 10 MB and less all show as about 10 MB.
+Peaks of 10 MB and less all show as about 10 MB. Before each run the disk is flushed, and the source read
+where the cache is to be warm: bdsync puts it out of there.
 """
 
 

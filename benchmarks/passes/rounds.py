@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from benchmarks.passes import images
 from benchmarks.passes.contenders import Timing
 from benchmarks.passes.workloads import Workload
 
@@ -39,6 +40,7 @@ def measure(workload: Workload, rounds: int, seed: int, say: Callable[[str], Non
             contender.reset()
             # What one leaves unflushed, the flush of the next would pay for.
             os.sync()
+            images.warm(*workload.cached)
             timing = contender.run()
             timings[contender.name].append(timing)
             say(f"  round {number + 1}: {contender.name} {timing.seconds:.3f} s")

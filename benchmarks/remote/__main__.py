@@ -30,7 +30,7 @@ sshd on 127.0.0.1, the target here, so both ends share the processors; the page 
 "Flushed" tells whether the time includes making the writes durable; ours always does. The peak memory is the
 near end's; 10 MB and less show as about 10 MB. Connection set-up is measured as a pass over a single block,
 whose start of the near end's own process is what the same pass takes locally. Before each run the disk is
-flushed.
+flushed, and the source read, which bdsync puts out of the page cache.
 
 What bounds these figures stands beside them: connecting (`ssh far true`), reading and hashing (the local
 passes), ssh with nothing around it (dd through ssh), TLS with nothing around it (socat).

@@ -123,6 +123,7 @@ def unchanged(site: Site) -> Workload:
         ),
         tuple(map(bar, TRANSPORTS)),
         ours="blocksync, openssh",
+        cached=(place.source, Path(site.others)),
     )
 
 
@@ -168,6 +169,7 @@ def one_percent_dirty(site: Site) -> Workload:
         writes=True,
         facts=lambda: [f"{dirt.total:,} bytes differ, in {len(dirt.places):,} places"],
         ours="blocksync, openssh",
+        cached=(place.source, Path(site.others)),
     )
 
 
