@@ -2,6 +2,7 @@
 and with the link back the same command goes on, or `rollback` goes back.
 """
 
+import os
 import signal
 import subprocess
 import sys
@@ -15,16 +16,20 @@ import xl_double
 from sshd import Server
 from test_passes_and_cutover import digest, on_target
 
+import patience
 from orchestrate import journal
 from orchestrate.journal import Closed
+from patience import wait_for
 
 # Those after them need no link, where there are no snapshots to drop.
 WITH_LINK = ("check", "pass before the proof", "stop", "prove that it is stopped", "last pass", "verify")
+# Where the command finds what the tests share.
+HELPERS = os.pathsep.join(str(Path(module.__file__ or "").parent) for module in (sshd, patience))
 # The command itself; the sshd that an argument names gets a signal, with its connections, once a step has
 # begun. SIGKILL: it is gone. SIGSTOP: a pulled cable; the connection is given up after three seconds.
 CUT = """
 import os, signal, sys
-sys.path.insert(0, sys.argv.pop(1))
+sys.path[:0] = sys.argv.pop(1).split(os.pathsep)
 from sshd import descendants
 from blocksync.transports import openssh
 from orchestrate import cli, journal
@@ -65,7 +70,7 @@ class FarXen:
         with (self.server.folder / "log").open("wb") as log:
             process = subprocess.Popen(command, stderr=log)
         self.server = replace(self.server, process=process)
-        sshd.wait_for(lambda: "Server listening" in (self.server.folder / "log").read_text())
+        wait_for(lambda: "Server listening" in (self.server.folder / "log").read_text())
 
 
 @pytest.fixture
@@ -92,7 +97,7 @@ def cut_over_with_a_cut(guest, far: FarXen, step: str) -> subprocess.CompletedPr
 
 
 def cut_over_with(blow: signal.Signals, guest, far: FarXen, step: str) -> subprocess.CompletedProcess[str]:
-    argv = [CUT, Path(sshd.__file__).parent, far.server.process.pid, step, blow.name]
+    argv = [CUT, HELPERS, far.server.process.pid, step, blow.name]
     command = [sys.executable, "-c", *map(str, argv), "cutover", str(guest.plan)]
     done = subprocess.run(
         [*command, f"--job-dir={guest.folder / 'job'}", "--override=not-rehearsed"],
