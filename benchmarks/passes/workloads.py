@@ -216,7 +216,6 @@ def full_copy(place: Place) -> Workload:
 
     def reset() -> None:
         images.overwrite_with_other_bytes(place.target, place.source)
-        images.warm(place.source, place.target)
 
     def contender(name: str, *argv: str, flushed: bool = True) -> Contender:
         return Contender(name=name, program=argv[0], argv=argv, flushed=flushed, reset=reset)
@@ -246,6 +245,7 @@ def full_copy(place: Place) -> Workload:
             ),
         ),
         writes=True,
+        cached=(place.source, place.target),
     )
 
 

@@ -197,7 +197,6 @@ def _full_copy(site: Site, title: str) -> Workload:
 
     def reset() -> None:
         images.overwrite_with_other_bytes(target, source)
-        images.warm(source, target)
 
     def dd(name: str, ssh: str) -> Contender:
         pipe = f"{ssh} dd bs=1M status=none if={source} | dd bs=1M status=none of={target} conv=notrunc,fsync"
@@ -227,6 +226,7 @@ def _full_copy(site: Site, title: str) -> Workload:
         (_times_pipe("openssh", 1.5), _times_pipe("tls", 3.0)),
         writes=True,
         ours="blocksync, openssh",
+        cached=(source, target),
     )
 
 

@@ -57,6 +57,11 @@ class Opened:
     align: int
     tail_fd: int
 
+    @property
+    def is_direct(self) -> bool:
+        """Whether it is read and written past the page cache."""
+        return self.align > 1
+
 
 def measure(path: Path) -> Device:
     """Kind, size and identity of a regular file or block device. Raises Usage when it is neither or not

@@ -344,7 +344,7 @@ class _Pass:
 
     @property
     def _is_direct(self) -> bool:
-        return self._source.align > 1 or self._target.align > 1
+        return self._source.is_direct or self._target.is_direct
 
     def _before_first_write(self) -> None:
         if self._table is not None:

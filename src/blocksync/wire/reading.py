@@ -60,7 +60,7 @@ class Reader:
         self._opened = opened
         self._terms = terms
         self._base = base
-        piece = PIECE if opened.align == 1 else terms.segment
+        piece = terms.segment if opened.is_direct else PIECE
         self._piece = max(piece // terms.block_size, 1) * terms.block_size
         self.zeros = memoryview(mmap.mmap(-1, max(terms.segment, mmap.PAGESIZE)))
         self._sparse = not opened.device.is_block

@@ -255,4 +255,4 @@ def _stretch(terms: Terms) -> int:
 
 def _workers(opened: Opened) -> int:
     """How many segments are looked at at a time: more of those that a disk is waited for."""
-    return DIRECT_WORKERS if opened.align > 1 else min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+    return DIRECT_WORKERS if opened.is_direct else min(len(os.sched_getaffinity(0)), MOST_WORKERS)

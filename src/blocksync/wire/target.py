@@ -96,7 +96,7 @@ class TargetEnd:
         self._terms = receiving.terms
         self._reader = Reader(receiving.opened, receiving.terms, receiving.base)
         self._hasher = Hasher(receiving.terms, receiving.hash)
-        self._appliers = DIRECT_APPLIERS if receiving.opened.align > 1 else APPLIERS
+        self._appliers = DIRECT_APPLIERS if receiving.opened.is_direct else APPLIERS
         self._stretches = self._plan_telling()
         self._claiming = threading.Lock()
         self._turn = 0
@@ -120,7 +120,7 @@ class TargetEnd:
 
     def start(self) -> None:
         self._crew.start("listen", self._listen)
-        for number in range(DIRECT_TELLERS if self._receiving.opened.align > 1 else TELLERS):
+        for number in range(DIRECT_TELLERS if self._receiving.opened.is_direct else TELLERS):
             self._crew.start(f"tell {number}", self._tell)
         for number in range(self._appliers):
             self._crew.start(f"apply {number}", self._apply)

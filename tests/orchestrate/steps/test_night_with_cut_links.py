@@ -16,17 +16,15 @@ import xl_double
 from sshd import Server
 from test_passes_and_cutover import digest, on_target
 
-import patience
 from orchestrate import journal
 from orchestrate.journal import Closed
 from patience import wait_for
 
 # Those after them need no link, where there are no snapshots to drop.
 WITH_LINK = ("check", "pass before the proof", "stop", "prove that it is stopped", "last pass", "verify")
-# Where the command finds what the tests share.
-HELPERS = os.pathsep.join(str(Path(module.__file__ or "").parent) for module in (sshd, patience))
-# The command itself; the sshd that an argument names gets a signal, with its connections, once a step has
-# begun. SIGKILL: it is gone. SIGSTOP: a pulled cable; the connection is given up after three seconds.
+# The command itself, which finds modules where the tests do. The sshd that an argument names gets a signal,
+# with its connections, once a step has begun. SIGKILL: it is gone. SIGSTOP: a pulled cable; the connection is
+# given up after three seconds.
 CUT = """
 import os, signal, sys
 sys.path[:0] = sys.argv.pop(1).split(os.pathsep)
@@ -97,7 +95,7 @@ def cut_over_with_a_cut(guest, far: FarXen, step: str) -> subprocess.CompletedPr
 
 
 def cut_over_with(blow: signal.Signals, guest, far: FarXen, step: str) -> subprocess.CompletedProcess[str]:
-    argv = [CUT, HELPERS, far.server.process.pid, step, blow.name]
+    argv = [CUT, os.pathsep.join(sys.path), far.server.process.pid, step, blow.name]
     command = [sys.executable, "-c", *map(str, argv), "cutover", str(guest.plan)]
     done = subprocess.run(
         [*command, f"--job-dir={guest.folder / 'job'}", "--override=not-rehearsed"],
