@@ -4,6 +4,7 @@ it, halfway through it, after it; and over time, for what lies between the calls
 """
 
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from random import Random
 
@@ -93,6 +94,14 @@ class Points:
         assert self._job.lies(held) == [], place
 
 
+def kill(count: int, once: Callable[[], bool]) -> None:
+    """Kill until so many attempts have. Threads make no two runs alike, and a guest writes more at one time
+    than at another: a point may lie after the end of the pass that it was drawn for.
+    """
+    attempts = (once() for _ in range(8 * count))
+    assert sum(islice(filter(None, attempts), count)) == count
+
+
 @pytest.fixture(params=SHAPES)
 def points(request: pytest.FixtureRequest, engine: Engine, workplace: Path) -> Points:
     size, offset, after, block_size, digests, earlier = SHAPES[request.param]
@@ -103,15 +112,12 @@ def points(request: pytest.FixtureRequest, engine: Engine, workplace: Path) -> P
 
 @pytest.mark.parametrize("count", POINTS)
 def test_a_pass_killed_at_any_call_is_resumed(points: Points, count: int) -> None:
-    killed = sum(points.kill_at_a_call() for _ in range(count))
-    # Threads make no two runs alike: a rule may name a call that this one does not come to.
-    assert killed >= count * 0.9
+    kill(count, points.kill_at_a_call)
 
 
 @pytest.mark.parametrize("count", TIMED_POINTS)
 def test_a_pass_killed_at_any_time_is_resumed(points: Points, count: int) -> None:
-    killed = sum(points.kill_at_a_time() for _ in range(count))
-    assert killed >= count / 4
+    kill(count, points.kill_at_a_time)
 
 
 @pytest.mark.parametrize("sector", [512, 4096])
@@ -129,8 +135,7 @@ def test_a_pass_to_a_block_device_killed_at_any_call_is_resumed(
         attach=lambda backing: loop(backing, "--sector-size", sector),
     )
     points = Points(engine, job, random, digests=True, earlier=True)
-    killed = sum(points.kill_at_a_call() for _ in range(count // 2))
-    assert killed >= count * 0.45
+    kill(count // 2, points.kill_at_a_call)
 
 
 def test_a_target_file_that_a_killed_pass_was_making_does_not_hinder_the_next(
