@@ -5,10 +5,11 @@ the appliers check each block against its digest and write it; the flusher makes
 while the rest still comes. The tellers never wait for the source, and the source never has to ask.
 """
 
+import itertools
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -77,8 +78,7 @@ class _Frame(NamedTuple):
 
 
 class _Stretch(NamedTuple):
-    """A part of the extents, and how its digests are had: the frame that tells them without a payload, the
-    table, or reading (None)."""
+    """A part of the extents, and what is told of it without reading it: None when it must be read."""
 
     number: int
     offset: int
@@ -154,23 +154,27 @@ class TargetEnd:
     # Telling
 
     def _plan_telling(self) -> Iterator[_Stretch]:
-        number = 0
-        for offset, size in extent_list.pieces(
-            self._receiving.extents, MOST_DIGESTS * self._terms.block_size
-        ):
-            for stretch in self._divided(number, offset, size):
-                yield stretch
-                number += 1
+        most = MOST_DIGESTS * self._terms.block_size
+        divided = (self._divided(*piece) for piece in extent_list.pieces(self._receiving.extents, most))
+        for number, stretch in enumerate(itertools.chain.from_iterable(divided)):
+            yield _Stretch(number, *stretch)
 
-    def _divided(self, number: int, offset: int, size: int) -> Iterator[_Stretch]:
+    def _divided(self, offset: int, size: int) -> Iterator[tuple[int, int, Kind | None]]:
+        """Stretches that are told alike: as large as they may be, or one segment where it must be read."""
         if not self._is_wanted(offset, size):
-            yield _Stretch(number, offset, size, Kind.KNOWN)
+            yield offset, size, Kind.KNOWN
         elif not self._has_unknown(offset, size):
-            yield _Stretch(number, offset, size, Kind.DIGESTS)
+            yield offset, size, Kind.DIGESTS
         else:
-            for at, length in extent_list.pieces([(offset, size)], self._terms.segment):
-                yield _Stretch(number, at, length, None)
-                number += 1
+            segments = extent_list.pieces([(offset, size)], self._terms.segment)
+            for kind, alike in itertools.groupby(segments, self._without_reading):
+                for at, length in alike if kind is None else [_joined(alike)]:
+                    yield at, length, kind
+
+    def _without_reading(self, segment: Pair) -> Kind | None:
+        if self._reader.in_hole(*segment):
+            return Kind.HOLE
+        return None if self._receiving.compare else Kind.UNKNOWN
 
     def _is_wanted(self, offset: int, size: int) -> bool:
         wanted = self._receiving.wanted
@@ -202,21 +206,23 @@ class TargetEnd:
 
     def _look(self, desk: Desk, stretch: _Stretch) -> tuple[Kind, Sequence[memoryview]]:
         """The frame that tells a stretch."""
-        table = self._receiving.table
-        place = self._terms.digests_of(stretch.offset, stretch.size)
-        if stretch.kind is Kind.DIGESTS and table is not None:
-            return Kind.DIGESTS, (table[place],)
-        if stretch.kind is not None:
-            return stretch.kind, ()
-        hole = self._reader.in_hole(stretch.offset, stretch.size)
-        if not (hole or self._receiving.compare):
-            return (Kind.UNKNOWN, ()) if table is None else (Kind.DIGESTS, (table[place],))
-        digests = desk.digests[: place.stop - place.start]
-        self._hasher.hash(self._reader.read(desk, stretch.offset, stretch.size), digests)
+        kind, table = stretch.kind, self._receiving.table
+        if kind is Kind.KNOWN:
+            return kind, ()
         if table is None:
-            return (Kind.HOLE, ()) if hole else (Kind.DIGESTS, (digests,))
-        self._fill_in(table[place], digests)
-        return Kind.DIGESTS, (table[place],)
+            return (kind, ()) if kind else (Kind.DIGESTS, (self._read(desk, stretch),))
+        slots = table[self._terms.digests_of(stretch.offset, stretch.size)]
+        if kind is None:
+            self._fill_in(slots, self._read(desk, stretch))
+        elif kind is Kind.HOLE:
+            self._fill_in(slots, memoryview(self._hasher.of_zeros(stretch.offset, stretch.size)))
+        return Kind.DIGESTS, (slots,)
+
+    def _read(self, desk: Desk, stretch: _Stretch) -> memoryview:
+        """The digests of a stretch as it is on the device."""
+        digests = desk.digests[: self._terms.blocks(stretch.size) * self._terms.digest_size]
+        self._hasher.hash(self._reader.read(desk, stretch.offset, stretch.size), digests)
+        return digests
 
     def _fill_in(self, slots: memoryview, digests: memoryview) -> None:
         """Learn what is not known yet; what is known of other blocks stays."""
@@ -425,6 +431,12 @@ class TargetEnd:
             zeroed=self.zeroed,
             stamp=stamp,
         )
+
+
+def _joined(ranges: Iterable[Pair]) -> Pair:
+    """One range of those that follow each other."""
+    (offset, size), *rest = ranges
+    return offset, size + sum(length for _, length in rest)
 
 
 def _largest_room(terms: Terms) -> int:

@@ -39,23 +39,26 @@ def wire() -> Iterator[Callable[..., tuple[Link, Link]]]:
 
 @pytest.fixture
 def serve_target(tmp_path: Path, wire: Callable[..., tuple[Link, Link]]) -> Iterator[Serve]:
-    """A target's end of ours over a file of zeros, with room before and behind the range."""
+    """A target's end of ours over a file of random bytes, with room before and behind the range; or over the
+    range of a file that is there.
+    """
     with ExitStack() as stack:
 
-        def serve(**options: object) -> Served:
+        def serve(size: int = SIZE, **options: object) -> Served:
             ours, theirs = wire()
             path = tmp_path / "target"
-            path.write_bytes(bytes(BLOCK) + os.urandom(SIZE) + bytes(BLOCK))
+            if not path.exists():
+                path.write_bytes(bytes(BLOCK) + os.urandom(size) + bytes(BLOCK))
             opened = stack.enter_context(targets.open_target(devices.measure(path), direct=False))
-            terms = frames.terms(SIZE, BLOCK, XXH3.size)
-            changed, gates, crew = bytearray(2), [], Crew()
+            terms = frames.terms(size, BLOCK, XXH3.size)
+            changed, gates, crew = bytearray(-(-terms.all_blocks // 8)), [], Crew()
             receiving = Receiving(
                 **{
                     "opened": opened,
                     "base": BLOCK,
                     "terms": terms,
                     "hash": XXH3,
-                    "extents": [(0, SIZE)],
+                    "extents": [(0, size)],
                     "table": None,
                     "changed": changed,
                     "gate": lambda: gates.append("opened"),
