@@ -56,7 +56,7 @@ MOST_BLOCKS = 65536
 END_OF_OFFSETS = 2**63 - 1
 MOST_EXTENTS = 2**20
 LARGEST_READ = 16 * 2**20
-SEGMENT = 2**20
+SEGMENT = 2**21
 FLUSH_EVERY = 256 * 2**20
 # Below this a run of zeros is cheaper to write than to punch, as in wire/target.py.
 HOLE_WORTH = 65536

@@ -24,7 +24,7 @@ HEADER = struct.Struct(">BBHIQQ")
 
 LARGEST_MESSAGE = 64 * 1024
 LARGEST_READ = 16 * 2**20
-SEGMENT = 2**20
+SEGMENT = 2**21
 MOST_EXTENTS = 4096
 MOST_DIGESTS = 4096
 # Of one frame that names blocks and carries nothing: what the other end does for it stays small.

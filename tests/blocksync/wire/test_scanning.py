@@ -9,11 +9,11 @@ from blocksync.devices import measure, open_source
 from blocksync.errors import Failed
 from blocksync.hashes import BLAKE3, XXH3, Hash
 from blocksync.wire import frames
+from blocksync.wire.frames import SEGMENT
 from blocksync.wire.reading import Desk, Hasher
 from blocksync.wire.scanning import Scanner
 
 BLOCK = 4096
-MIB = 2**20
 
 Found = list[tuple[int, int]]
 
@@ -49,36 +49,38 @@ def digests(data: bytes, kind: Hash) -> bytes:
 
 @pytest.mark.parametrize("direct", [False, True])
 def test_only_segments_that_may_differ_come(image: Callable[[str, int], Path], *, direct: bool) -> None:
-    path = image("source", 5 * MIB + 700)
+    path = image("source", 5 * SEGMENT + 700)
     expected = bytearray(digests(path.read_bytes(), XXH3))
-    at = 2 * MIB + 300 * 1024
+    at = 2 * SEGMENT + 300 * 1024
     expected[at // BLOCK * 16] ^= 1
     with scanning(path, XXH3, expected, direct=direct) as look:
-        start = 2 * MIB if direct else 2 * MIB + 256 * 1024
-        assert look() == [(start, MIB), (-1, 5 * MIB + 700)]
+        start = 2 * SEGMENT if direct else 2 * SEGMENT + 256 * 1024
+        assert look() == [(start, SEGMENT), (-1, 5 * SEGMENT + 700)]
 
 
 def test_holes_are_not_read(tmp_path: Path) -> None:
     path = tmp_path / "source"
     with path.open("wb") as file:
-        file.truncate(6 * MIB)
-        file.seek(2 * MIB)
-        file.write(os.urandom(MIB))
+        file.truncate(6 * SEGMENT)
+        file.seek(2 * SEGMENT)
+        file.write(os.urandom(SEGMENT))
     with scanning(path, XXH3, digests(path.read_bytes(), XXH3)) as look:
-        holes = [(number * MIB, MIB) for number in (0, 1, 3, 4, 5)]
-        assert look() == [*holes, (-1, MIB)]
+        holes = [(number * SEGMENT, SEGMENT) for number in (0, 1, 3, 4, 5)]
+        assert look() == [*holes, (-1, SEGMENT)]
 
 
 def test_other_digests_are_left_to_who_compares(image: Callable[[str, int], Path]) -> None:
-    path = image("source", MIB + 5)
+    path = image("source", SEGMENT + 5)
     with scanning(path, BLAKE3, digests(path.read_bytes(), BLAKE3)) as look:
-        assert look() == [(0, MIB), (MIB, 5), (-1, MIB + 5)]
+        assert look() == [(0, SEGMENT), (SEGMENT, 5), (-1, SEGMENT + 5)]
 
 
 def test_a_source_that_ends_early_is_an_error_that_says_where(image: Callable[[str, int], Path]) -> None:
-    path = image("source", 3 * MIB)
+    path = image("source", 3 * SEGMENT)
     expected = digests(path.read_bytes(), XXH3)
     with scanning(path, XXH3, expected) as look:
-        os.truncate(path, 2 * MIB + 8192)
-        with pytest.raises(Failed, match=f"cannot be read at byte {2 * MIB + 8192}: the device ends there"):
+        os.truncate(path, 2 * SEGMENT + 8192)
+        with pytest.raises(
+            Failed, match=f"cannot be read at byte {2 * SEGMENT + 8192}: the device ends there"
+        ):
             look()

@@ -7,12 +7,11 @@ import pytest
 from played_ends import BLOCK, Serve, Served, next_frame
 
 from blocksync.hashes import XXH3
-from blocksync.wire.frames import Kind
+from blocksync.wire.frames import SEGMENT, Kind
 
-MIB = 2**20
-SIZE = 8 * MIB
-HOLE = (2 * MIB, 3 * MIB)
-DATA = [(0, 2 * MIB), (5 * MIB, 3 * MIB)]
+SIZE = 8 * SEGMENT
+HOLE = (2 * SEGMENT, 3 * SEGMENT)
+DATA = [(0, 2 * SEGMENT), (5 * SEGMENT, 3 * SEGMENT)]
 ZERO = XXH3.digest(bytes(BLOCK))
 UNKNOWN = bytes(XXH3.size)
 
@@ -55,9 +54,9 @@ def test_what_is_neither_known_nor_compared_is_told_in_one_frame(target: Path, s
 def test_a_hole_is_told_in_one_frame_and_the_rest_as_it_is_read(target: Path, serve_target: Serve) -> None:
     frames, digests = told(serve_target(SIZE))
     assert frames == [
-        *((Kind.DIGESTS, at * MIB, MIB) for at in (0, 1)),
+        *((Kind.DIGESTS, at * SEGMENT, SEGMENT) for at in (0, 1)),
         (Kind.HOLE, *HOLE),
-        *((Kind.DIGESTS, at * MIB, MIB) for at in (5, 6, 7)),
+        *((Kind.DIGESTS, at * SEGMENT, SEGMENT) for at in (5, 6, 7)),
     ]
     held = digests_of(target)
     hole = slice(HOLE[0] // BLOCK * XXH3.size, sum(HOLE) // BLOCK * XXH3.size)
