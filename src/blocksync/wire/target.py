@@ -80,7 +80,6 @@ class _Frame(NamedTuple):
 class _Stretch(NamedTuple):
     """A part of the extents, and what is told of it without reading it: None when it must be read."""
 
-    number: int
     offset: int
     size: int
     kind: Kind | None
@@ -97,7 +96,7 @@ class TargetEnd:
         self._reader = Reader(receiving.opened, receiving.terms, receiving.base)
         self._hasher = Hasher(receiving.terms, receiving.hash)
         self._appliers = DIRECT_APPLIERS if receiving.opened.is_direct else APPLIERS
-        self._stretches = self._plan_telling()
+        self._stretches = enumerate(self._plan_telling())
         self._claiming = threading.Lock()
         self._turn = 0
         self._told = 0
@@ -155,21 +154,20 @@ class TargetEnd:
 
     def _plan_telling(self) -> Iterator[_Stretch]:
         most = MOST_DIGESTS * self._terms.block_size
-        divided = (self._divided(*piece) for piece in extent_list.pieces(self._receiving.extents, most))
-        for number, stretch in enumerate(itertools.chain.from_iterable(divided)):
-            yield _Stretch(number, *stretch)
+        for offset, size in extent_list.pieces(self._receiving.extents, most):
+            yield from self._divided(offset, size)
 
-    def _divided(self, offset: int, size: int) -> Iterator[tuple[int, int, Kind | None]]:
+    def _divided(self, offset: int, size: int) -> Iterator[_Stretch]:
         """Stretches that are told alike: as large as they may be, or one segment where it must be read."""
         if not self._is_wanted(offset, size):
-            yield offset, size, Kind.KNOWN
+            yield _Stretch(offset, size, Kind.KNOWN)
         elif not self._has_unknown(offset, size):
-            yield offset, size, Kind.DIGESTS
+            yield _Stretch(offset, size, Kind.DIGESTS)
         else:
             segments = extent_list.pieces([(offset, size)], self._terms.segment)
             for kind, alike in itertools.groupby(segments, self._without_reading):
                 for at, length in alike if kind is None else [_joined(alike)]:
-                    yield at, length, kind
+                    yield _Stretch(at, length, kind)
 
     def _without_reading(self, segment: Pair) -> Kind | None:
         if self._reader.in_hole(*segment):
@@ -190,11 +188,11 @@ class TargetEnd:
         desk = Desk(self._terms)
         while not self._crew.failed:
             with self._claiming:
-                stretch = next(self._stretches, None)
+                number, stretch = next(self._stretches, (0, None))
             if stretch is None:
                 return
             kind, payload = self._look(desk, stretch)
-            self._await_turn(stretch.number)
+            self._await_turn(number)
             # Before it is said: the source may answer at once.
             self._told = stretch.offset + stretch.size
             self._link.send(kind, *payload, offset=stretch.offset, size=stretch.size)
@@ -207,10 +205,10 @@ class TargetEnd:
     def _look(self, desk: Desk, stretch: _Stretch) -> tuple[Kind, Sequence[memoryview]]:
         """The frame that tells a stretch."""
         kind, table = stretch.kind, self._receiving.table
-        if kind is Kind.KNOWN:
+        if kind is Kind.KNOWN or (kind is not None and table is None):
             return kind, ()
         if table is None:
-            return (kind, ()) if kind else (Kind.DIGESTS, (self._read(desk, stretch),))
+            return Kind.DIGESTS, (self._read(desk, stretch),)
         slots = table[self._terms.digests_of(stretch.offset, stretch.size)]
         if kind is None:
             self._fill_in(slots, self._read(desk, stretch))
@@ -220,7 +218,7 @@ class TargetEnd:
 
     def _read(self, desk: Desk, stretch: _Stretch) -> memoryview:
         """The digests of a stretch as it is on the device."""
-        digests = desk.digests[: self._terms.blocks(stretch.size) * self._terms.digest_size]
+        digests = desk.digests[self._terms.digests_of(0, stretch.size)]
         self._hasher.hash(self._reader.read(desk, stretch.offset, stretch.size), digests)
         return digests
 
