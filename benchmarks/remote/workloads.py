@@ -184,7 +184,6 @@ def full_copy_of_a_volume(site: Site) -> Workload:
     folder.mkdir()
     place = replace(site.place, folder=folder)
     images.build_volume(place.source, place.size)
-    images.warm(place.source)
     return _full_copy(
         replace(site, place=place), "First full copy of a guest's volume: ext4, half of it files of /usr"
     )
