@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from blocksync.hashes import XXH3, Hash
 from blocksync.wire.crew import Crew
 from blocksync.wire.frames import Header, Kind, Terms
 from blocksync.wire.link import Link
@@ -40,6 +41,11 @@ class Served:
 
 
 Serve = Callable[..., Served]
+
+
+def digests_of(data: bytes, kind: Hash = XXH3) -> bytes:
+    """The digests of the blocks of `data`, one after the other."""
+    return b"".join(kind.digest(data[at : at + BLOCK]) for at in range(0, len(data), BLOCK))
 
 
 def digests_heard(served: Served) -> bytes:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from played_ends import BLOCK, BLOCKS, SIZE, TAIL, Serve, Served, digests_heard, next_frame
+from played_ends import BLOCK, BLOCKS, SIZE, TAIL, Serve, Served, digests_heard, digests_of, next_frame
 
 from blocksync.errors import BlocksyncError, Failed
 from blocksync.hashes import XXH3
@@ -202,7 +202,7 @@ def tell_everything(served: Served) -> None:
 def test_an_honest_target_is_served(serve_source: Serve) -> None:
     served = serve_source()
     data = served.path.read_bytes()
-    held = b"".join(XXH3.digest(data[at : at + BLOCK]) for at in range(0, SIZE, BLOCK))
+    held = digests_of(data)
     served.peer.send(Kind.DIGESTS, held[:16], bytes(16), held[32:], size=SIZE)
     header, payload = next_frame(served)
     assert (header.kind, header.offset, header.size) == (Kind.DATA, BLOCK, BLOCK)
@@ -217,7 +217,7 @@ def test_an_honest_target_is_served(serve_source: Serve) -> None:
 def test_nothing_is_sent_when_nothing_differs(serve_source: Serve) -> None:
     served = serve_source()
     data = served.path.read_bytes()
-    held = b"".join(XXH3.digest(data[at : at + BLOCK]) for at in range(0, SIZE, BLOCK))
+    held = digests_of(data)
     served.peer.send(Kind.DIGESTS, held, size=SIZE)
     assert next_frame(served)[0].kind is Kind.TOTALS
     say(served.peer, Done(frames=0))

@@ -4,6 +4,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from played_ends import BLOCK, digests_of
 
 from blocksync.devices import measure, open_source
 from blocksync.errors import Failed
@@ -12,8 +13,6 @@ from blocksync.wire import frames
 from blocksync.wire.frames import SEGMENT
 from blocksync.wire.reading import Desk, Hasher
 from blocksync.wire.scanning import Scanner
-
-BLOCK = 4096
 
 Found = list[tuple[int, int]]
 
@@ -35,7 +34,7 @@ def scanning(
                 offset, data = scanner.next(desk, offset, device.size)
                 assert bytes(data) == path.read_bytes()[offset : offset + len(data)]
                 slots = terms.blocks(len(data)) * kind.size
-                assert bytes(desk.digests[:slots]) == digests(bytes(data), kind)
+                assert bytes(desk.digests[:slots]) == digests_of(bytes(data), kind)
                 found += [(offset, len(data))] * bool(data)
                 offset += len(data)
             return [*found, (-1, scanner.bytes_read)]
@@ -43,14 +42,10 @@ def scanning(
         yield look
 
 
-def digests(data: bytes, kind: Hash) -> bytes:
-    return b"".join(kind.digest(data[at : at + BLOCK]) for at in range(0, len(data), BLOCK))
-
-
 @pytest.mark.parametrize("direct", [False, True])
 def test_only_segments_that_may_differ_come(image: Callable[[str, int], Path], *, direct: bool) -> None:
     path = image("source", 5 * SEGMENT + 700)
-    expected = bytearray(digests(path.read_bytes(), XXH3))
+    expected = bytearray(digests_of(path.read_bytes(), XXH3))
     at = 2 * SEGMENT + 300 * 1024
     expected[at // BLOCK * 16] ^= 1
     with scanning(path, XXH3, expected, direct=direct) as look:
@@ -64,20 +59,20 @@ def test_holes_are_not_read(tmp_path: Path) -> None:
         file.truncate(6 * SEGMENT)
         file.seek(2 * SEGMENT)
         file.write(os.urandom(SEGMENT))
-    with scanning(path, XXH3, digests(path.read_bytes(), XXH3)) as look:
+    with scanning(path, XXH3, digests_of(path.read_bytes(), XXH3)) as look:
         holes = [(number * SEGMENT, SEGMENT) for number in (0, 1, 3, 4, 5)]
         assert look() == [*holes, (-1, SEGMENT)]
 
 
 def test_other_digests_are_left_to_who_compares(image: Callable[[str, int], Path]) -> None:
     path = image("source", SEGMENT + 5)
-    with scanning(path, BLAKE3, digests(path.read_bytes(), BLAKE3)) as look:
+    with scanning(path, BLAKE3, digests_of(path.read_bytes(), BLAKE3)) as look:
         assert look() == [(0, SEGMENT), (SEGMENT, 5), (-1, SEGMENT + 5)]
 
 
 def test_a_source_that_ends_early_is_an_error_that_says_where(image: Callable[[str, int], Path]) -> None:
     path = image("source", 3 * SEGMENT)
-    expected = digests(path.read_bytes(), XXH3)
+    expected = digests_of(path.read_bytes(), XXH3)
     with scanning(path, XXH3, expected) as look:
         os.truncate(path, 2 * SEGMENT + 8192)
         with pytest.raises(

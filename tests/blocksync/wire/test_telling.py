@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from played_ends import BLOCK, Serve, Served, next_frame
+from played_ends import BLOCK, Serve, Served, digests_of, next_frame
 
 from blocksync.hashes import XXH3
 from blocksync.wire.frames import SEGMENT, Kind
@@ -40,11 +40,6 @@ def told(served: Served) -> tuple[Told, bytes]:
     return frames, bytes(digests)
 
 
-def digests_of(path: Path) -> bytes:
-    data = path.read_bytes()[BLOCK:]
-    return b"".join(XXH3.digest(data[at : at + BLOCK]) for at in range(0, SIZE, BLOCK))
-
-
 def test_what_is_neither_known_nor_compared_is_told_in_one_frame(target: Path, serve_target: Serve) -> None:
     frames, _ = told(serve_target(SIZE, compare=False))
     first, last = ((Kind.UNKNOWN, *data) for data in DATA)
@@ -58,7 +53,7 @@ def test_a_hole_is_told_in_one_frame_and_the_rest_as_it_is_read(target: Path, se
         (Kind.HOLE, *HOLE),
         *((Kind.DIGESTS, at * SEGMENT, SEGMENT) for at in (5, 6, 7)),
     ]
-    held = digests_of(target)
+    held = digests_of(target.read_bytes()[BLOCK:])
     hole = slice(HOLE[0] // BLOCK * XXH3.size, sum(HOLE) // BLOCK * XXH3.size)
     assert digests == held[: hole.start] + held[hole.stop :]
 
@@ -71,7 +66,7 @@ def test_a_table_learns_what_is_told(target: Path, serve_target: Serve, *, compa
     assert {kind for kind, _, _ in frames} == {Kind.DIGESTS}
     assert digests == table
     if compare:
-        assert digests == known + digests_of(target)[XXH3.size :]
+        assert digests == known + digests_of(target.read_bytes()[BLOCK:])[XXH3.size :]
     else:
         blocks = [UNKNOWN] * (SIZE // BLOCK)
         blocks[HOLE[0] // BLOCK : sum(HOLE) // BLOCK] = [ZERO] * (HOLE[1] // BLOCK)
