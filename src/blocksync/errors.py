@@ -8,6 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 
+from blocksync.foreign import without_control
+
+MOST_CHARACTERS = 16384
+"""Of an error's cause: the last lines of a console are some of the longest."""
+
 
 class ExitCode(IntEnum):
     """Exit codes of `blocksync` and `xen2kvm`."""
@@ -24,16 +29,18 @@ class BlocksyncError(Exception):
     """Base of every error that the user is meant to read.
 
     `thing` is what the error is about (a path, a device, `file:line:column`), `cause` what is wrong
-    with it, `way_out` what to do next (may be empty when nothing sensible can be advised).
+    with it, `way_out` what to do next (may be empty when nothing sensible can be advised). None of them
+    keeps a control character but line ends, whoever's words they quote.
     """
 
     exit_code = ExitCode.FAILED
 
     def __init__(self, thing: object, cause: str, way_out: str = "") -> None:
-        super().__init__(f"{thing}: {cause}" + (f"\n  way out: {way_out}" if way_out else ""))
-        self.thing = str(thing)
-        self.cause = cause
-        self.way_out = way_out
+        self.thing, self.cause, self.way_out = (
+            without_control(str(text), MOST_CHARACTERS) for text in (thing, cause, way_out)
+        )
+        told = f"{self.thing}: {self.cause}"
+        super().__init__(told + (f"\n  way out: {self.way_out}" if self.way_out else ""))
 
 
 class Failed(BlocksyncError):

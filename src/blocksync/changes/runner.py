@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 
 from blocksync.errors import Failed
+from blocksync.foreign import shown_bytes
 
 MISSING = 127
 """What a shell says of a command that is not there."""
@@ -26,17 +27,11 @@ def run_here(argv: Sequence[str]) -> tuple[int, bytes]:
     return done.returncode, done.stderr if done.returncode else done.stdout
 
 
-def printable(output: bytes) -> str:
-    """What a command of another host printed, in one line that is safe on a terminal."""
-    words = " ".join(output.decode(errors="replace").split())
-    return "".join(letter if letter.isprintable() else "?" for letter in words)[:400]
-
-
 def output_of(run: Run, argv: Sequence[str], way_out: str = "") -> str:
     """What a command printed. Raises Failed, with what it complained of, when it failed."""
     status, output = run(argv)
     if status:
         missing = f"install {argv[0]} on the host that has the volumes"
-        cause = printable(output) or f"ended with status {status}"
+        cause = shown_bytes(output) or f"ended with status {status}"
         raise Failed(argv[0], cause, missing if status == MISSING else way_out)
     return output.decode(errors="replace")

@@ -12,8 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from blocksync.changes.lvm import Volume, check_name, dm_name, tagged
-from blocksync.changes.runner import Run, output_of, printable
+from blocksync.changes.runner import Run, output_of
 from blocksync.errors import BlocksyncError, Failed, Refused, Usage
+from blocksync.foreign import shown, shown_bytes
 from blocksync.sizes import counted
 
 PREFIX = "xen2kvm-"
@@ -56,7 +57,7 @@ def boot_id(run: Run) -> str:
     """What the host calls its present boot. Raises Failed."""
     text = output_of(run, ["cat", "/proc/sys/kernel/random/boot_id"]).strip()
     if not _BOOT.fullmatch(text):
-        raise Failed("/proc/sys/kernel/random/boot_id", f"holds no boot id: {printable(text.encode())!r}")
+        raise Failed("/proc/sys/kernel/random/boot_id", f"holds no boot id: {shown(text)!r}")
     return text
 
 
@@ -137,7 +138,7 @@ def remove(run: Run, snapshots: Iterable[Volume]) -> None:
         # udev looks into a new device, and holds it as long as it does.
         time.sleep(0.25 * attempt)
     names = " ".join(each.full_name for each in left)
-    raise Failed(names, f"cannot be removed: {printable(output)}", f"see who has it open; lvremove {names}")
+    raise Failed(names, f"cannot be removed: {shown_bytes(output)}", f"see who has it open; lvremove {names}")
 
 
 def fill(run: Run, snapshot: Volume) -> Fill:
@@ -161,7 +162,7 @@ def parse_fill(status: str) -> Fill:
         if used is not None and total is not None:
             unit = 512 if kind == "snapshot" else 1
             return Fill(used * unit, total * unit, "it is full" if used >= total else None)
-    words = printable(" ".join(rest).encode())
+    words = shown(" ".join(rest))
     return Fill(0, 0, f"the kernel calls it {words or 'no snapshot'}")
 
 
@@ -223,7 +224,7 @@ def _script(commands: Sequence[Sequence[str]], hold: Hold | None) -> str:
 
 
 def _check_made(status: int, output: bytes, hold: Hold | None) -> None:
-    cause = printable(output) or f"ended with status {status}"
+    cause = shown_bytes(output) or f"ended with status {status}"
     if hold is not None and status == _STILL_HELD:
         raise Failed(
             shlex.join(hold.release), f"failed: {cause}", "the guest may still be held: run it by hand"
@@ -244,7 +245,7 @@ def _check_space(run: Run, volumes: Sequence[Volume], stores: Sequence[int]) -> 
         fields = output_of(run, ["env", "LC_ALL=C", "vgs", *options, group]).split()
         free, extent = map(counted, fields) if len(fields) == 2 else (None, None)
         if free is None or extent is None:
-            raise Failed("vgs", f"printed what cannot be read: {printable(' '.join(fields).encode())!r}")
+            raise Failed("vgs", f"printed what cannot be read: {shown(' '.join(fields))!r}")
         # Each store is rounded up to whole extents.
         needed = size + extent * len(volumes)
         if free < needed:

@@ -10,8 +10,9 @@ Units are data blocks of `data_block_size` sectors of 512 bytes (thin_delta(8)).
 from xml.parsers import expat
 
 from blocksync.changes.candidates import ListLostError
-from blocksync.changes.runner import MISSING, Run, printable
+from blocksync.changes.runner import MISSING, Run
 from blocksync.extents import Extents
+from blocksync.foreign import shown_bytes
 from blocksync.sizes import counted
 
 SECTOR = 512
@@ -47,7 +48,7 @@ def between(run: Run, pool: str, metadata: str, ids: tuple[int, int], size: int)
     if status == MISSING:
         raise ListLostError("thin_delta is not on the host: install thin-provisioning-tools")
     if status:
-        raise ListLostError(f"thin_delta: {printable(output) or f'ended with status {status}'}")
+        raise ListLostError(f"thin_delta: {shown_bytes(output) or f'ended with status {status}'}")
     return parse(output, ids, size)
 
 

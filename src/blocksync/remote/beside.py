@@ -15,13 +15,14 @@ import os
 from collections.abc import Callable
 
 from blocksync.errors import Failed
+from blocksync.foreign import shown
 from blocksync.transports.certificates import Identity, make_identity
 from blocksync.transports.streams import Listener, Streams, connect
 from blocksync.transports.stripes import Stripes
 from blocksync.wire.conversation import await_frame, expect, say, say_last
 from blocksync.wire.frames import Kind
 from blocksync.wire.link import Link
-from blocksync.wire.messages import Answer, Arrived, Connected, Offer, printable
+from blocksync.wire.messages import Answer, Arrived, Connected, Offer
 
 _REACH_SECONDS = 3.0
 _ARRIVAL_SECONDS = 2.0
@@ -42,7 +43,7 @@ def move_near(link: Link, address: str, keep: Keep, *, streams: int, port: int) 
     say(link, Offer(certificate=identity.certificate, streams=streams, port=port))
     answer = expect(link, Answer)
     if answer.trouble:
-        raise NoStreams(printable(answer.trouble))
+        raise NoStreams(shown(answer.trouble))
     try:
         made = _connect((address, answer.port), identity, answer.certificate, streams)
     except NoStreams:

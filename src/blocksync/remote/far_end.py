@@ -8,6 +8,7 @@ from typing import Self
 from msgspec import structs
 
 from blocksync.errors import BlocksyncError, Failed, Usage
+from blocksync.foreign import shown, shown_bytes
 from blocksync.hashes import BLAKE2B, BLAKE3, HASHES, MD5, SHA1, SHA256, XXH3, Hash
 from blocksync.remote import bootstrap
 from blocksync.transports.failures import tells_of_the_link_alone
@@ -19,6 +20,7 @@ from blocksync.wire.crew import Crew
 from blocksync.wire.frames import GREETING, LOADER_GREETING, NO_TERMS, Kind, Violation
 from blocksync.wire.link import PATIENCE, Link, Lost
 from blocksync.wire.messages import (
+    MOST_TEXT,
     PROTOCOL,
     TLS,
     Done,
@@ -28,7 +30,6 @@ from blocksync.wire.messages import (
     Problem,
     Ready,
     Role,
-    printable,
 )
 
 # What may stand in for a hash that the far end does not have, the fastest first. For BLAKE3, which is asked
@@ -126,16 +127,16 @@ class FarEnd:
         try:
             path.encode()
         except UnicodeEncodeError:
-            raise Usage(printable(path), "is no UTF-8", "give the far device a plain name") from None
+            raise Usage(shown(path), "is no UTF-8", "give the far device a plain name") from None
         say(self.link, Job(role=role, path=path, signature=signature, origin=origin))
         device = expect(self.link, FarDevice)
         # It is shown when a digest file is about another one.
-        return structs.replace(device, identity=printable(device.identity))
+        return structs.replace(device, identity=shown(device.identity, MOST_TEXT))
 
     def ready(self) -> Ready:
         """Wait until the far end has agreed to the pass that was started. Raises what its guards refuse."""
         ready = expect(self.link, Ready)
-        return structs.replace(ready, identity=printable(ready.identity))
+        return structs.replace(ready, identity=shown(ready.identity, MOST_TEXT))
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of the target there, before the pass begins."""
@@ -186,7 +187,7 @@ class FarEnd:
         if greeting != GREETING:
             raise Failed(
                 self.name,
-                f"says {printable(greeting.decode(errors='replace'))!r} instead of a greeting",
+                f"says {shown_bytes(greeting)!r} instead of a greeting",
                 "see that its shell prints nothing for commands (`ssh HOST true` must be silent)",
             )
         # From here on, who is there says so.
@@ -214,5 +215,5 @@ class FarEnd:
         said = self._channel.stderr_tail()
         if status in (None, BROKEN) and tells_of_the_link_alone(said):
             return Lost(self.name, f"{error.cause} before its agent answered", heard_out=True)
-        words = printable(" ".join(said[-_LAST_WORDS:].split()))
+        words = shown(" ".join(said[-_LAST_WORDS:].split()), _LAST_WORDS)
         return Failed(self.name, words or error.cause, "see that the command `ssh HOST true` works")

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from blocksync.errors import Failed
+from blocksync.foreign import shown
 from blocksync.transports.hosts import Host
 
 
@@ -119,5 +120,4 @@ def tells_of_the_link_alone(said: str) -> bool:
 def last_words(said: str) -> str:
     """The last lines as one, bounded, without a character that a terminal would obey."""
     lines = [line.strip() for line in said.splitlines() if line.strip(" \t\r@")]
-    text = "; ".join(lines[-_LINES:])[-_CHARACTERS:]
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return shown("; ".join(lines[-_LINES:])[-_CHARACTERS:], _CHARACTERS)

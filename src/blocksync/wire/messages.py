@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from blocksync.errors import BlocksyncError, Failed, Interrupted, Refused, Usage
+from blocksync.foreign import shown
 from blocksync.guards import Signature
 from blocksync.wire.frames import END_OF_OFFSETS, Violation
 
@@ -18,7 +19,8 @@ TLS = "tls"
 
 Count = Annotated[int, Meta(ge=0, le=END_OF_OFFSETS)]
 Name = Annotated[str, Meta(max_length=64)]
-Text = Annotated[str, Meta(max_length=4096)]
+MOST_TEXT = 4096
+Text = Annotated[str, Meta(max_length=MOST_TEXT)]
 Identity = Annotated[str, Meta(max_length=1024)]
 # One word: it becomes a part of a line in the target's history.
 Stamp = Annotated[str, Meta(max_length=256, pattern=r"\A[!-~]*\Z")]
@@ -184,7 +186,7 @@ class Problem(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, error: BlocksyncError) -> "Problem":
-        texts = [text[:4096] for text in (error.thing, error.cause, error.way_out)]
+        texts = [text[:MOST_TEXT] for text in (error.thing, error.cause, error.way_out)]
         return cls(
             kind=_kind(error),
             thing=texts[0],
@@ -195,10 +197,10 @@ class Problem(Struct, frozen=True, kw_only=True):
 
     def error(self, end: str) -> BlocksyncError:
         """The error, as this end raises it; `end` says which end it comes from."""
-        thing, cause, way_out = (printable(text) for text in (self.thing, self.cause, self.way_out))
+        thing, cause, way_out = (shown(text, MOST_TEXT) for text in (self.thing, self.cause, self.way_out))
         thing = f"{end}: {thing}"
         if self.kind == "refused":
-            return Refused(thing, cause, way_out, guard=printable(self.guard))
+            return Refused(thing, cause, way_out, guard=shown(self.guard))
         return {"failed": Failed, "usage": Usage, "interrupted": Interrupted}[self.kind](
             thing, cause, way_out
         )
@@ -219,12 +221,7 @@ def decode(data: bytes | bytearray | memoryview, kind: type[AnyMessage]) -> AnyM
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Violation(f"no {kind.__name__}: {printable(str(error))[:200]}") from None
-
-
-def printable(text: str) -> str:
-    """Without the control characters that would let the other end write on this terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
+        raise Violation(f"no {kind.__name__}: {shown(str(error), 200)}") from None
 
 
 def _kind(error: BlocksyncError) -> Literal["failed", "usage", "refused", "interrupted"]:

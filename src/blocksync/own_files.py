@@ -1,0 +1,146 @@
+"""The files that this program writes for itself: plans, digest files, states, reports.
+
+A path from a command line may be a slip: a device, a pipe, another guest's image, a link to any of them. So
+nothing is opened before it is known to be a regular file, no link is followed in the last place, and a file
+is replaced only by renaming a new one, made under a name that nobody can guess, over a regular file.
+"""
+
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from blocksync.errors import Failed, Refused, Usage
+
+OWN_MODE = 0o600
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_KINDS = (
+    (stat.S_ISLNK, "a symbolic link"),
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISBLK, "a block device"),
+    (stat.S_ISCHR, "a character device"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+)
+
+
+def require_regular(path: Path, what: str) -> os.stat_result | None:
+    """The status of a regular file, None where nothing is. `what` names the file's purpose: "a plan".
+
+    Raises Usage for anything else, a link included, and where the folder is missing. Opens nothing.
+    """
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        if not path.parent.is_dir():
+            raise Usage(path, "is in a folder that does not exist", "make the folder first") from None
+        return None
+    except (OSError, ValueError) as error:
+        raise Usage(path, f"cannot be looked at: {_cause(error)}", f"name another file for {what}") from error
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((name for test, name in _KINDS if test(status.st_mode)), "not a regular file")
+        raise Usage(
+            path, f"is {kind}: {what} is kept in a regular file", "name a new file, or a file of ours"
+        )
+    return status
+
+
+@contextmanager
+def opened(path: Path, flags: int, what: str) -> Iterator[int]:
+    """A descriptor of a regular file that is there, `flags` as of os.open. No link is followed, and nothing
+    waits for whoever should write into a pipe.
+
+    Raises Usage unless it is a regular file, and OSError.
+    """
+    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise Usage(path, f"is not a regular file: {what} is kept in one", "name another file")
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def fresh(path: Path) -> Iterator[tuple[int, str, int]]:
+    """A new file beside `path`: its descriptor, its name and the descriptor of its folder. Whatever of it was
+    not renamed when the block ends is gone. Raises OSError.
+    """
+    folder = os.open(path.parent, _FOLDER)
+    try:
+        name = f".{path.name[:200]}.{secrets.token_hex(8)}.new"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(name, flags, OWN_MODE, dir_fd=folder)
+        try:
+            yield fd, name, folder
+        finally:
+            os.close(fd)
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def replace(path: Path, content: bytes, what: str, mode: int = OWN_MODE) -> None:
+    """Write a whole file, durably: it is there as a whole or not at all. What it replaces is a regular file;
+    whether that one may go is the caller's to know. Raises Usage, and Failed.
+    """
+    require_regular(path, what)
+    try:
+        with fresh(path) as (fd, name, folder):
+            write_fully(fd, content)
+            os.fchmod(fd, mode)
+            os.fsync(fd)
+            os.rename(name, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+            os.fsync(folder)
+    except OSError as error:
+        raise Failed(
+            path, f"cannot be written: {_cause(error)}", "make room, or name another file"
+        ) from error
+
+
+def write_fully(fd: int, content: bytes | bytearray | memoryview, offset: int = 0) -> None:
+    """Write all of it at an offset. Raises OSError."""
+    rest = memoryview(content)
+    while rest:
+        count = os.pwrite(fd, rest, offset)
+        offset += count
+        rest = rest[count:]
+
+
+def require_safe_folder(folder: Path, what: str) -> None:
+    """Raises Refused (guard `folder`) where another user than root and this one could put something else in
+    the place of what is in `folder`: it, or a folder above it, is theirs, or anybody may write to it. A
+    sticky folder such as /tmp is safe: there nobody renames what is somebody else's.
+    """
+    for each in (folder.resolve(), *folder.resolve().parents):
+        try:
+            status = each.stat()
+        except FileNotFoundError:
+            continue
+        if (why := _unsafe(status)) is not None:
+            raise Refused(
+                each,
+                f"{why}: {what} must not be where somebody else can exchange it",
+                "use a folder of root's, such as /var/lib/xen2kvm",
+                guard="folder",
+            )
+
+
+def _unsafe(status: os.stat_result) -> str | None:
+    """Why a folder's content may be exchanged by another user; None when it may not."""
+    if status.st_uid not in (0, os.geteuid()):
+        return f"belongs to the user {status.st_uid}"
+    sticky = bool(status.st_mode & stat.S_ISVTX)
+    if status.st_mode & stat.S_IWOTH and not sticky:
+        return "can be written to by every user"
+    shared = status.st_gid not in (0, os.getegid())
+    if status.st_mode & stat.S_IWGRP and shared and not sticky:
+        return f"can be written to by the group {status.st_gid}"
+    return None
+
+
+def _cause(error: OSError | ValueError) -> str:
+    return str(error) if isinstance(error, ValueError) else error.strerror or str(error)
