@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 
+from blocksync import own_files
 from blocksync._copy import hash_blocks, xxh3_128
 from blocksync.devices import sync_folder
 from blocksync.errors import Failed, Usage
@@ -293,6 +294,15 @@ class Digests:
                 os.fsync(file.fileno())
             fresh.replace(self.path)
             sync_folder(self.path.parent)
+
+
+def is_one(path: Path) -> bool:
+    """Whether a path is a digest file, torn or not. Follows no link, opens nothing but a regular file."""
+    try:
+        with own_files.opened(path, os.O_RDONLY, "a digest file") as fd:
+            return os.pread(fd, len(MAGIC), 0) == MAGIC
+    except (OSError, Usage):
+        return False
 
 
 def check_path(path: Path) -> None:

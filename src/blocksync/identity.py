@@ -1,6 +1,7 @@
 """What a device is called for good: an identity that survives reboots and renumbering, for digest files."""
 
 import os
+import stat
 from pathlib import Path
 
 SYSFS = Path("/sys")
@@ -11,6 +12,19 @@ def of_file(path: Path, status: os.stat_result) -> str:
     file.
     """
     return f"file {path.resolve()} inode {status.st_ino}"
+
+
+def is_same(one: Path, other: Path) -> bool:
+    """Whether two paths lead to the same file or block device, by links, other nodes and other spellings; by
+    their spelling alone where one of them is not there.
+    """
+    try:
+        first, second = one.stat(), other.stat()
+    except (OSError, ValueError):
+        return one.absolute() == other.absolute()
+    if stat.S_ISBLK(first.st_mode) or stat.S_ISBLK(second.st_mode):
+        return first.st_rdev == second.st_rdev and stat.S_IFMT(first.st_mode) == stat.S_IFMT(second.st_mode)
+    return (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
 
 
 def of_block(path: Path, status: os.stat_result, sysfs: Path = SYSFS) -> str:

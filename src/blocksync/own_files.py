@@ -15,6 +15,8 @@ from pathlib import Path
 from blocksync.errors import Failed, Refused, Usage
 
 OWN_MODE = 0o600
+MOST_BYTES = 64 * 2**20
+"""Of a file that is read as a whole: none of ours comes near it, and a path may be a slip."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _KINDS = (
     (stat.S_ISLNK, "a symbolic link"),
@@ -49,18 +51,33 @@ def require_regular(path: Path, what: str) -> os.stat_result | None:
 
 @contextmanager
 def opened(path: Path, flags: int, what: str) -> Iterator[int]:
-    """A descriptor of a regular file that is there, `flags` as of os.open. No link is followed, and nothing
-    waits for whoever should write into a pipe.
+    """A descriptor of a regular file, `flags` as of os.open; one that it makes is its owner's alone. No link
+    is followed, and nothing waits for whoever should write into a pipe.
 
     Raises Usage unless it is a regular file, and OSError.
     """
-    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, OWN_MODE)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise Usage(path, f"is not a regular file: {what} is kept in one", "name another file")
         yield fd
     finally:
         os.close(fd)
+
+
+def read(path: Path, what: str, most: int = MOST_BYTES) -> bytes | None:
+    """The content of a file of ours, at most so many bytes of it; None where there is none. Raises Usage for
+    what is not a regular file, Failed for what cannot be read.
+    """
+    try:
+        with opened(path, os.O_RDONLY, what) as fd, open(fd, "rb", closefd=False) as file:
+            return file.read(most)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Failed(
+            path, f"cannot be read: {_cause(error)}", "see what stands there in its place"
+        ) from error
 
 
 @contextmanager
@@ -115,7 +132,9 @@ def require_safe_folder(folder: Path, what: str) -> None:
     the place of what is in `folder`: it, or a folder above it, is theirs, or anybody may write to it. A
     sticky folder such as /tmp is safe: there nobody renames what is somebody else's.
     """
-    for each in (folder.resolve(), *folder.resolve().parents):
+    real, named = folder.resolve(), folder.absolute()
+    # A link on the way is as safe as the folder that it is in.
+    for each in dict.fromkeys((real, *real.parents, *named.parents)):
         try:
             status = each.stat()
         except FileNotFoundError:

@@ -6,23 +6,30 @@ may still be made, or the target is a guest's disk already. One command at a tim
 
 import fcntl
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
+from msgspec.structs import replace
 
+from blocksync import devices, digests, own_files
 from blocksync.devices import sync_folder
-from blocksync.errors import Failed, Refused, Usage
-from orchestrate.plan.file import write
+from blocksync.errors import BlocksyncError, Failed, Refused, Usage
+from blocksync.identity import is_same
 from orchestrate.plan.model import Plan, Volume
 
 DEFAULT_FOLDER = Path("/var/lib/xen2kvm")
 FORMAT = 1
 MOST_RECORDS = 100
+_HOLDER = re.compile(rb"\s*[0-9]{0,10}\s*")
+
+Count = Annotated[int, Meta(ge=0)]
 
 
 class Phase(StrEnum):
@@ -46,10 +53,10 @@ class PassRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     at: float
     seconds: float
-    looked_at: int
-    read: int
-    changed: int
-    written: int
+    looked_at: Count
+    read: Count
+    changed: Count
+    written: Count
     source: Literal["snapshots", "volumes"]
     listed: bool = False
     why: str = ""
@@ -69,7 +76,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The content of `state.json`; `target` is the disk that it speaks of.
+    """The content of `state.json`; `target` is the disk that it speaks of, and `disk` its identity
+    (blocksync.identity), by which it is known under another name.
 
     `moment` numbers the snapshots since which the candidates hold all that the target may lack, and
     `snapshots` are what they are in LVM, by the guest's device: another snapshot of the same name is not the
@@ -78,12 +86,13 @@ class State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     format: int = FORMAT
     target: str
+    disk: str = ""
     phase: Phase = Phase.PASSES
-    passes: int = 0
+    passes: Count = 0
     rehearsed: str | None = None
-    moment: int | None = None
+    moment: Count | None = None
     snapshots: dict[str, Snapshot] = {}
-    proven: int | None = None
+    proven: Count | None = None
     records: tuple[PassRecord, ...] = ()
 
     @property
@@ -113,76 +122,110 @@ class Job:
         return self.folder / "state.json"
 
     def state(self) -> State:
-        """What is remembered; a new state where nothing is, or where it speaks of another target."""
-        try:
-            raw = self._state_file.read_bytes()
-        except FileNotFoundError:
+        """What is remembered; a new state where nothing is.
+
+        Raises `Failed` for a state that is damaged or of another format, `Refused` (guard `other-target`)
+        for one about another disk, however the two are spelled.
+        """
+        raw = own_files.read(self._state_file, "a job's state")
+        if raw is None:
             return State(target=self.plan.disk.path)
-        except OSError as error:
-            raise Failed(self._state_file, f"cannot be read: {error.strerror}") from error
-        try:
-            state = msgspec.json.decode(raw, type=State)
-        except msgspec.DecodeError as error:
-            raise Failed(
+        state = _decoded(raw, self._state_file)
+        if not self._is_about_the_plan_s_disk(state):
+            raise Refused(
                 self._state_file,
-                f"is damaged: {error}",
-                "if the target is no guest's disk yet, remove it and run `xen2kvm sync` again",
-            ) from error
-        return state if state.target == self.plan.disk.path else State(target=self.plan.disk.path)
+                f"is about {state.target}, the plan's disk is {self.plan.disk.path}",
+                "name that disk in the plan, or another --job-dir for this one",
+                guard="other-target",
+            )
+        return replace(state, target=self.plan.disk.path)
 
     def remember(self, state: State) -> None:
-        """Make `state` durable."""
-        write(self._state_file, msgspec.json.format(msgspec.json.encode(state)).decode() + "\n")
+        """Make `state` durable, as one about the disk that the plan names now."""
+        state = replace(state, disk=self._disk_identity())
+        text = msgspec.json.format(msgspec.json.encode(state)) + b"\n"
+        own_files.replace(self._state_file, text, "a job's state")
+
+    def _is_about_the_plan_s_disk(self, state: State) -> bool:
+        if is_same(Path(state.target), self.plan.target):
+            return True
+        return bool(state.disk) and state.disk == self._disk_identity()
+
+    def _disk_identity(self) -> str:
+        """Empty where the disk is not there or cannot be looked at."""
+        try:
+            return devices.measure(self.plan.target).identity
+        except BlocksyncError:
+            return ""
 
     def digests(self, volume: Volume) -> Path:
         """The digest file of a volume's partition."""
         return self.folder / f"{volume.device}.digests"
 
     def forget_digests(self) -> None:
-        """Remove all that is claimed about the target's bytes, durably, before they change otherwise."""
+        """Remove all that is claimed about the target's bytes, durably, before they change otherwise. What
+        has the name of a digest file and is something else stays.
+        """
         for path in self.folder.glob("*.digests"):
-            path.unlink()
+            if digests.is_one(path):
+                path.unlink()
         sync_folder(self.folder)
-
-    def require_passes(self, command: str) -> State:
-        """The state, if the target may be written by passes; `Refused` once it is a guest's disk."""
-        state = self.state()
-        if state.phase is Phase.HANDED_OVER:
-            raise Refused(
-                self.plan.disk.path,
-                f"is the disk of a KVM guest since the cutover of {self.plan.guest.name}",
-                f"`xen2kvm {command} --again` goes back to passes and re-reads the target",
-                guard="handed-over",
-            )
-        return state
 
 
 @contextmanager
 def opened(plan: Plan, folder: Path | None) -> Iterator[Job]:
-    """The job of `plan`'s guest, in `folder` or below `DEFAULT_FOLDER`, locked until the block ends."""
-    folder = folder or DEFAULT_FOLDER / plan.guest.name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise Usage(
-            folder, f"cannot hold the job: {error.strerror}", "name another with --job-dir"
-        ) from error
-    try:
-        _take(lock, folder)
+    """The job of `plan`'s guest, in `folder` or below `DEFAULT_FOLDER`, locked until the block ends.
+
+    What it holds tells of a guest's data: the folder is its owner's alone, and so is what is made meanwhile.
+    Raises `Usage`, `Refused` where another command has it, or another user could exchange what is in it.
+    """
+    folder = (folder or DEFAULT_FOLDER / plan.guest.name).absolute()
+    os.umask(0o077)
+    own_files.require_safe_folder(folder, "a job's folder")
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(_locked(folder))
+        except OSError as error:
+            raise Usage(
+                folder, f"cannot hold the job: {error.strerror}", "name another with --job-dir"
+            ) from error
         yield Job(folder, plan)
-    finally:
-        os.close(lock)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[int]:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = folder / "lock"
+    is_a_job = own_files.require_regular(lock, "a job's lock") is not None
+    with own_files.opened(lock, os.O_RDWR | os.O_CREAT, "a job's lock") as fd:
+        _take(fd, folder)
+        if is_a_job:
+            # Of a version that let everybody read it. Another folder is not ours to close.
+            folder.chmod(0o700)
+        yield fd
+
+
+def _decoded(raw: bytes, path: Path) -> State:
+    way_out = "if the target is no guest's disk yet, remove it and run `xen2kvm sync` again"
+    try:
+        state = msgspec.json.decode(raw, type=State)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Failed(path, f"is damaged: {error}", way_out) from error
+    if state.format != FORMAT:
+        raise Failed(path, f"has format {state.format}, this version reads {FORMAT}", "use a newer xen2kvm")
+    return state
 
 
 def _take(lock: int, folder: Path) -> None:
+    holder = os.pread(lock, 64, 0)
+    if not _HOLDER.fullmatch(holder):
+        raise Usage(folder / "lock", "is not a lock of ours", "name another folder with --job-dir")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        holder = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
         raise Refused(
             folder,
-            f"is held by another xen2kvm, process {holder}",
+            f"is held by another xen2kvm, process {holder.decode().strip() or 'unknown'}",
             "wait for it, or end it",
             guard="job-lock",
         ) from error

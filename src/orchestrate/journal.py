@@ -4,6 +4,7 @@ It says which side the guest belongs to, when it was stopped, what has to be put
 each step: begun, done or failed. It never says that a step may be left out: the hosts are asked what is true.
 """
 
+import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -13,8 +14,9 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from blocksync.errors import Failed
-from orchestrate.plan.file import write
+from blocksync import own_files
+from blocksync.errors import Failed, Refused
+from blocksync.identity import is_same
 from orchestrate.stopwatch import Step, Stopwatch
 
 FILE = "journal.json"
@@ -73,7 +75,8 @@ class Content(_Strict, frozen=True, kw_only=True):
     `stopped`: when the guest was asked to stop on Xen. `serving`: when it was first seen to serve on KVM.
     `handed_over`: the target is proven and repaired, and only the start on KVM is left. `console_from`: where
     this start begins in the console's log, in bytes. `proofs`: what was proven of each volume. `accepted`:
-    the guards that the operator goes on in spite of.
+    the guards that the operator goes on in spite of. `cutover` is what the mark on the disk names, empty
+    before there is one.
     """
 
     format: int = FORMAT
@@ -86,6 +89,7 @@ class Content(_Strict, frozen=True, kw_only=True):
     console_from: int = 0
     proofs: dict[str, str] = {}
     accepted: tuple[str, ...] = ()
+    cutover: str = ""
     autostart: tuple[Link, ...] = ()
     closed: Closed | None = None
     steps: tuple[Entry, ...] = ()
@@ -97,11 +101,18 @@ class Journal:
 
     folder: Path
     content: Content
+    exists: bool = False
 
     def note(self, **changes: Any) -> None:
         """Change fields of the content, durably."""
         self.content = replace(self.content, **changes)
-        write(self.folder / FILE, msgspec.json.format(msgspec.json.encode(self.content)).decode() + "\n")
+        text = msgspec.json.format(msgspec.json.encode(self.content)) + b"\n"
+        own_files.replace(self.folder / FILE, text, "a journal")
+        self.exists = True
+
+    def draw_cutover(self) -> None:
+        """Draw what the mark on the disk is to name, durably."""
+        self.note(cutover=secrets.token_hex(16))
 
     def start_anew(self) -> None:
         """A new cutover begins; what still has to be put back stays."""
@@ -147,31 +158,34 @@ class Journal:
 def read(folder: Path) -> Content | None:
     """What the journal of a job's folder says; None where there is none. Raises `Failed` if it is damaged."""
     path = folder / FILE
-    try:
-        content = msgspec.json.decode(path.read_bytes(), type=Content)
-    except FileNotFoundError:
+    raw = own_files.read(path, "a journal")
+    if raw is None:
         return None
-    except OSError as error:
-        raise Failed(path, f"cannot be read: {error.strerror}") from error
-    except msgspec.DecodeError as error:
+    try:
+        content = msgspec.json.decode(raw, type=Content)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Failed(path, f"is damaged: {error}", _LOOK) from error
     if content.format != FORMAT:
         raise Failed(path, f"has format {content.format}, this version reads {FORMAT}", _LOOK)
     return content
 
 
-def opened(folder: Path, guest: str, target: str) -> Journal:
-    """The journal that stands in the folder, else a new one; nothing is written yet.
-
-    Raises `Failed` if it is damaged, or about another guest or target.
-    """
+def read_about(folder: Path, guest: str, target: Path) -> Content | None:
+    """As `read`. Raises `Refused` (guard `other-journal`) where it is about another guest or another disk."""
     found = read(folder)
-    if found is None:
-        return Journal(folder, Content(guest=guest, target=target))
-    if found.guest != guest or found.target != target:
-        raise Failed(
+    if found is not None and (found.guest != guest or not is_same(Path(found.target), target)):
+        raise Refused(
             folder / FILE,
             f"is about {found.guest} on {found.target}",
             "name that plan, or another --job-dir",
+            guard="other-journal",
         )
-    return Journal(folder, found)
+    return found
+
+
+def opened(folder: Path, guest: str, target: Path) -> Journal:
+    """The journal that stands in the folder, else a new one; nothing is written yet. As `read_about`."""
+    found = read_about(folder, guest, target)
+    if found is None:
+        return Journal(folder, Content(guest=guest, target=str(target)))
+    return Journal(folder, found, exists=True)

@@ -1,16 +1,17 @@
 """Whether a guest's Xen volumes are half written: a mark in the job folder while changes are sent back."""
 
+from blocksync import own_files
 from blocksync.devices import sync_folder
 from blocksync.errors import Refused
 from orchestrate.job import Job
-from orchestrate.plan.file import write
 
 _NAME = "giving-back"
 
 
 def mark(job: Job) -> None:
     """Note durably, before the first write, that the volumes are about to be torn."""
-    write(job.folder / _NAME, "".join(f"{volume.path}\n" for volume in job.plan.copied))
+    volumes = "".join(f"{volume.path}\n" for volume in job.plan.copied)
+    own_files.replace(job.folder / _NAME, volumes.encode(errors="surrogateescape"), "a mark")
 
 
 def clear(job: Job) -> None:

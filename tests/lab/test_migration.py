@@ -40,7 +40,7 @@ def test_a_guest_moves_while_it_writes_and_comes_back_three_times_and_no_record_
     side.step("rehearse")
     downtimes = [migrate_and_come_back(side, tmp_path / "0")]
     for number in range(1, MIGRATIONS):
-        side.step("sync", "--again")
+        side.step("sync", "--again", "--yes")
         write_more(lab)
         downtimes.append(migrate_and_come_back(side, tmp_path / str(number)))
     assert max(downtimes) < MAX_DOWNTIME, downtimes

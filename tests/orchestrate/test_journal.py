@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from blocksync.errors import Failed
+from blocksync.errors import Failed, Refused
 from orchestrate import journal
 from orchestrate.journal import Closed, Link, Owner, Status
 from orchestrate.stopwatch import Stopwatch
@@ -17,7 +17,7 @@ import os, signal, sys
 from pathlib import Path
 from orchestrate import journal
 from orchestrate.stopwatch import Stopwatch
-opened = journal.opened(Path(sys.argv[1]), "web1", "/dev/vg1/web1")
+opened = journal.opened(Path(sys.argv[1]), "web1", Path("/dev/vg1/web1"))
 watch = opened.watched(Stopwatch())
 with watch.step("stop"):
     opened.note(stopped=1700000000.5)
@@ -42,7 +42,7 @@ def test_a_killed_step_stands_as_begun_and_what_was_noted_before_it_is_kept(tmp_
 
 
 def test_a_failed_step_keeps_its_cause(tmp_path: Path) -> None:
-    opened = journal.opened(tmp_path, "web1", "/target")
+    opened = journal.opened(tmp_path, "web1", Path("/target"))
     opened.begin("stop")
     opened.fail("the guest does not stop")
     content = journal.read(tmp_path)
@@ -53,14 +53,14 @@ def test_a_failed_step_keeps_its_cause(tmp_path: Path) -> None:
 def test_the_stopwatch_of_a_journal_still_shows_its_steps(tmp_path: Path) -> None:
     shown: list[str] = []
     watch = Stopwatch(begins=shown.append, ends=lambda step: shown.append(f"{step.name} done"))
-    with journal.opened(tmp_path, "web1", "/target").watched(watch).step("verify"):
+    with journal.opened(tmp_path, "web1", Path("/target")).watched(watch).step("verify"):
         pass
     assert shown == ["verify", "verify done"]
     assert [step.name for step in watch.steps] == ["verify"]
 
 
 def test_a_new_cutover_keeps_what_has_to_be_put_back(tmp_path: Path) -> None:
-    opened = journal.opened(tmp_path, "web1", "/target")
+    opened = journal.opened(tmp_path, "web1", Path("/target"))
     links = (Link(path="/etc/xen/auto/web1", target="../web1.cfg"),)
     opened.note(autostart=links, closed=Closed.ROLLED_BACK, owner=Owner.KVM, stopped=1.0)
     opened.begin("check")
@@ -86,5 +86,5 @@ def test_a_journal_of_another_format_or_another_guest_is_refused(tmp_path: Path)
     with pytest.raises(Failed, match="has format 2"):
         journal.read(tmp_path)
     (tmp_path / journal.FILE).write_text('{"guest": "web1", "target": "/t"}')
-    with pytest.raises(Failed, match="is about web1 on /t"):
-        journal.opened(tmp_path, "web2", "/t")
+    with pytest.raises(Refused, match="is about web1 on /t"):
+        journal.opened(tmp_path, "web2", Path("/t"))

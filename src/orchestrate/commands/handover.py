@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from blocksync import own_files
 from blocksync.errors import Usage
 from orchestrate import job, show, source
 from orchestrate.commands import at_work
+from orchestrate.commands.giving_up import require_word
 from orchestrate.commands.options import (
     Accel,
     Again,
@@ -21,6 +23,7 @@ from orchestrate.commands.options import (
     NoColor,
     Override,
     PlanFile,
+    Yes,
     color,
     reaching,
     seconds,
@@ -69,6 +72,7 @@ def cutover(
         bool, typer.Option("--start", help="Define the domain in libvirt and start it.")
     ] = False,
     again: Again = False,
+    yes: Yes = False,
     shutdown_timeout: ShutdownTimeout = 120.0,
     boot_timeout: Annotated[
         float, typer.Option("--boot-timeout", help="Seconds until its console has to say that it is up.")
@@ -108,6 +112,8 @@ def cutover(
         boot_timeout=boot_timeout,
     )
     with at_work.opened(plan, job_dir, reach, log_json=log_json, color=color(no_color)) as work:
+        if again:
+            require_word(work.job, "--again", yes=yes)
         report = step.run(
             work.job,
             work.volumes,
@@ -123,7 +129,8 @@ def cutover(
 
 def _keep(report: "CutoverReport", folder: Path) -> None:
     kept = folder / f"report-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
-    plan_file.write(kept, json_format.dumps(show.cutover_json(report), indent=2) + "\n")
+    text = json_format.dumps(show.cutover_json(report), indent=2) + "\n"
+    own_files.replace(kept, text.encode(), "a report")
 
 
 @reaching
@@ -137,7 +144,7 @@ def rollback(
     send_back: Annotated[
         bool, typer.Option("--send-back", help="Write what the guest wrote on KVM into its Xen volumes.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Discard without a question.")] = False,
+    yes: Yes = False,
     shutdown_timeout: ShutdownTimeout = 120.0,
     reach: Reach,
     json: Json = False,
@@ -152,10 +159,10 @@ def rollback(
 
     if discard and send_back:
         raise Usage("--discard and --send-back", "exclude each other", "choose one")
-    if discard and not yes:
-        _confirm_discard(plan)
     request = step.RollbackRequest(discard=discard, send_back=send_back, shutdown_timeout=shutdown_timeout)
     with at_work.opened(plan, job_dir, reach, log_json=log_json, color=color(no_color)) as work:
+        if discard:
+            require_word(work.job, "--discard", yes=yes)
         report = step.run(
             work.job, work.volumes, request, work.tasks, stopwatch(color=color(no_color)), asking=_asking()
         )
@@ -177,12 +184,6 @@ def rollback(
         typer.echo(f"{work.job.plan.guest.name} is on Xen again")
     else:
         typer.echo("no xl or xm where the volumes are: start the guest on its Xen host yourself")
-
-
-def _confirm_discard(plan: Path) -> None:
-    if not sys.stdin.isatty():
-        raise Usage("--discard", "asks before it gives up data, and there is no terminal", "add --yes")
-    typer.confirm(f"Give up all that the guest of {plan} wrote on KVM?", abort=True, err=True)
 
 
 @reaching

@@ -49,8 +49,13 @@ SshConfig = Annotated[
     ),
 ]
 Again = Annotated[
-    bool, typer.Option("--again", help="Go back to passes after a cutover, re-reading the target.")
+    bool,
+    typer.Option(
+        "--again",
+        help="Make a copy again of a disk that was handed over: gives up what the guest wrote there; asks.",
+    ),
 ]
+Yes = Annotated[bool, typer.Option("--yes", help="Give up what the guest wrote on KVM without a question.")]
 Bandwidth = Annotated[
     str | None, typer.Option("--bwlimit", help="Bytes a second at most, such as 40MiB.", metavar="RATE")
 ]

@@ -8,6 +8,7 @@ from blocksync.errors import Failed
 from blocksync.sizes import parse_size
 from orchestrate import show
 from orchestrate.commands import at_work
+from orchestrate.commands.giving_up import require_word
 from orchestrate.commands.options import (
     Again,
     Bandwidth,
@@ -20,6 +21,7 @@ from orchestrate.commands.options import (
     PlanFile,
     QuiesceCommand,
     UnquiesceCommand,
+    Yes,
     color,
     quiescing,
     reaching,
@@ -35,6 +37,7 @@ def sync(
     *,
     job_dir: JobDir = None,
     again: Again = False,
+    yes: Yes = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what a pass would write, and write nothing.")
     ] = False,
@@ -64,6 +67,8 @@ def sync(
         quiesce=quiescing(quiesce, unquiesce),
     )
     with at_work.opened(plan, job_dir, reach, log_json=log_json, color=color(no_color)) as work:
+        if again and not dry_run:
+            require_word(work.job, "--again", yes=yes)
         report = step.run(work.job, work.volumes, request, work.tasks)
     show.sync(report, dry_run=dry_run, as_json=json, color=color(no_color))
 
@@ -81,6 +86,7 @@ def precopy(
     passes: Annotated[int, typer.Option("--passes", help="Passes to make at most.", min=1)] = 20,
     job_dir: JobDir = None,
     again: Again = False,
+    yes: Yes = False,
     bwlimit: Bandwidth = None,
     no_snapshots: NoSnapshots = False,
     quiesce: QuiesceCommand = None,
@@ -111,6 +117,8 @@ def precopy(
         ),
     )
     with at_work.opened(plan, job_dir, reach, log_json=log_json, color=color(no_color)) as work:
+        if again:
+            require_word(work.job, "--again", yes=yes)
         report = step.run(work.job, work.volumes, request, work.tasks, show.passed)
     show.precopy(report, as_json=json, color=color(no_color))
     if not report.ready:

@@ -10,6 +10,7 @@ import typer
 
 from blocksync import locations
 from blocksync.errors import Usage
+from blocksync.identity import is_same
 from blocksync.transports.interface import Transport
 from orchestrate import show
 from orchestrate.commands.options import Json, NoColor, Override, color, reaching
@@ -55,8 +56,9 @@ def plan(
     """Read a guest's configuration, probe its volumes and write the plan of its migration."""
     from orchestrate.steps import plan as step  # noqa: PLC0415
 
-    if output.exists() and not force:
-        raise Usage(output, "exists already", "name another -o, or replace it with --force")
+    plan_file.require_place(output, replace=force)
+    if is_same(output, disk):
+        raise Usage(output, "is the target disk as well", "name another -o")
     request = step.PlanRequest(
         config=locations.parse(config),
         disk=disk,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from blocksync.errors import Failed
+from blocksync.identity import is_same
 
 DEFAULT_URI = "qemu:///system"
 # A daemon that probes a KVM which does not work needs most of a minute for one call.
@@ -104,7 +105,7 @@ class Libvirt:
         """
         uses = []
         for name, uuid in sorted(self._uuids().items()):
-            source = next((s for s in self._sources(name, uuid) if _same(Path(s), path)), None)
+            source = next((s for s in self._sources(name, uuid) if is_same(Path(s), path)), None)
             if source is not None:
                 uses.append(DiskUse(name, self._state_of(uuid), source))
         return tuple(uses)
@@ -186,13 +187,3 @@ def _refusal(uri: str, command: str, stderr: str) -> Failed:
         way_out = "start the daemon (systemctl start libvirtd) or name another in LIBVIRT_DEFAULT_URI"
         return Unreachable(uri, said, way_out)
     return Failed(uri, f"virsh {command}: {said}", "correct what libvirt names and run the command again")
-
-
-def _same(one: Path, other: Path) -> bool:
-    try:
-        first, second = one.stat(), other.stat()
-    except OSError:
-        return one.absolute() == other.absolute()
-    if first.st_rdev or second.st_rdev:
-        return first.st_rdev == second.st_rdev and (first.st_mode & 0o170000) == (second.st_mode & 0o170000)
-    return (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)

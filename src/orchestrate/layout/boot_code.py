@@ -9,6 +9,7 @@ The first sector of core.img ends with the block list of the rest: start u64, se
 import struct
 
 from blocksync.errors import Refused
+from orchestrate.layout import mark
 from orchestrate.layout.mbr import TABLE_OFFSET
 from orchestrate.layout.table import SECTOR, BootArea, align_up
 
@@ -21,10 +22,11 @@ def place(boot: bytes, core: bytes, area: BootArea) -> tuple[tuple[int, bytes], 
 
     Raises `Refused` where the core image is larger than the area.
     """
-    if len(core) > area.size:
+    room = mark.place(area) - area.offset
+    if len(core) > room:
         raise Refused(
             "boot area",
-            f"GRUB needs {len(core)} bytes, {area.size} are free at byte {area.offset}",
+            f"GRUB needs {len(core)} bytes, {room} are free at byte {area.offset}",
             "make the plan again with --first-sector 2048, or on a larger target",
             guard="boot-area",
         )

@@ -1,6 +1,5 @@
 """The plan as TOML: written with comments for its reader, read back without trust."""
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,14 @@ import tomlkit
 from tomlkit import TOMLDocument
 from tomlkit.items import Table
 
-from blocksync import locations
-from blocksync.devices import sync_folder
-from blocksync.errors import Failed, Usage
+from blocksync import locations, own_files
+from blocksync.errors import Usage
 from orchestrate.guest import fixup
 from orchestrate.layout import table as layout
 from orchestrate.plan.model import FORMAT, Action, Plan, table
 
 _LARGEST = 1024 * 1024
+_READABLE = 0o644
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+_.:-]{0,127}")
 _MAKE_AGAIN = "correct the line, or make the plan again with `xen2kvm plan`"
@@ -27,6 +26,7 @@ _HEADER = """\
 The way of one Xen guest to KVM. Read it, edit it, keep it.
 Sizes and offsets are in bytes. `xen2kvm sync`, `rehearse` and `cutover` do what stands here.
 """
+_FIRST_LINE = f"# {_HEADER.splitlines()[0]}\n".encode()
 _COMMENTS = {
     "disk": "The new disk. `boot_area` holds GRUB's core image, outside every file system.",
     "boot": "`expect` is what the serial console shows when the guest is up (a regular expression).",
@@ -89,19 +89,22 @@ def _table(row: dict[str, Any]) -> Table:
     return table
 
 
+def require_place(path: Path, *, replace: bool) -> None:
+    """Raises Usage unless a plan may be written at `path`: nothing is there, or a plan that may be replaced.
+    Writes nothing.
+    """
+    if own_files.require_regular(path, "a plan") is None:
+        return
+    if not replace:
+        raise Usage(path, "exists already", "name another -o, or replace it with --force")
+    if own_files.read(path, "a plan", len(_FIRST_LINE)) != _FIRST_LINE:
+        cause = "is not a plan that `xen2kvm plan` wrote, and --force replaces nothing else"
+        raise Usage(path, cause, "name another -o")
+
+
 def write(path: Path, text: str) -> None:
-    """Write a text file, durably, so that it is whole or not there: a temporary file takes its name."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as opened:
-            opened.write(text)
-            opened.flush()
-            os.fsync(opened.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise Failed(path, f"cannot be written: {error.strerror}") from error
+    """Write a plan, durably, so that it is whole or not there. Raises Usage, Failed."""
+    own_files.replace(path, text.encode(), "a plan", _READABLE)
 
 
 def load(path: Path) -> Plan:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from blocksync.errors import BlocksyncError, Failed
 from orchestrate import journal as journals
-from orchestrate import sides
+from orchestrate import ownership, sides
 from orchestrate.checks import Result
 from orchestrate.guest.mounts import unmount_leftovers
 from orchestrate.hosts import HostLost
@@ -22,10 +22,9 @@ from orchestrate.job import Job, Phase
 from orchestrate.journal import Closed, Journal, Owner
 from orchestrate.kvm import accel
 from orchestrate.kvm.domain import DomainSpec, Nic, domain_xml
-from orchestrate.plan.file import write
 from orchestrate.sides import Asking, KvmSide, Nobody, XenSide
 from orchestrate.source import Source
-from orchestrate.steps import readiness, sync, take_over
+from orchestrate.steps import domain_file, readiness, sync, take_over
 from orchestrate.steps.finishing import finish
 from orchestrate.steps.sync import SyncReport, SyncRequest, Tasks
 from orchestrate.stopwatch import Step, Stopwatch
@@ -110,9 +109,10 @@ def run(
     Raises `Differences` if the target is not equal to the volumes after the last pass, `Refused` with the
     guest left on Xen when it does not stop.
     """
-    journal = journals.opened(job.folder, job.plan.guest.name, job.plan.disk.path)
+    journal = journals.opened(job.folder, job.plan.guest.name, job.plan.target)
     handed_over = _is_handed_over(job, journal) and not request.again
     asking = asking or Nobody()
+    domain_file.require_ours(request.xml, job.plan)
     if not handed_over:
         _begin(job, journal, request)
     night = journal.watched(watch)
@@ -143,10 +143,8 @@ def _is_handed_over(job: Job, journal: Journal) -> bool:
 
 
 def _begin(job: Job, journal: Journal, request: CutoverRequest) -> None:
-    if not request.again:
-        job.require_passes("cutover")
-    elif (kvm := sides.kvm_side_if_any(job.plan)) is not None:
-        kvm.require_absent()
+    ownership.begin_passes(job, again=request.again)
+    journal.content = journals.opened(job.folder, job.plan.guest.name, job.plan.target).content
     if request.again or journal.content.closed is not None or journal.content.owner is Owner.KVM:
         journal.start_anew()
     journal.note(handed_over=False)
@@ -182,7 +180,8 @@ def _handed_over(work: _Cutover) -> SyncReport:
     # From here on nothing that was noted about the target's bytes is true.
     job.forget_digests()
     finish(plan, plan.target, work.watch)
-    write(work.request.xml, domain)
+    domain_file.write(work.request.xml, domain)
+    ownership.mark_handed_over(job, work.journal)
     work.journal.note(handed_over=True)
     _enter(job, Phase.HANDED_OVER)
     return last

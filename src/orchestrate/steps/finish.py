@@ -20,7 +20,7 @@ def run(job: Job, source: Source) -> tuple[str, ...]:
     Raises `Refused` (guard `not-on-kvm`) unless the guest was cut over, runs on KVM and not on Xen.
     """
     plan = job.plan
-    journal = journals.opened(job.folder, plan.guest.name, plan.disk.path)
+    journal = journals.opened(job.folder, plan.guest.name, plan.target)
     kvm = sides.kvm_side(plan)
     refuse_torn(job)
     if journal.content.closed not in (Closed.DONE, Closed.FINISHED) or not _serves(kvm):

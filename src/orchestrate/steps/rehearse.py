@@ -7,6 +7,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from blocksync.errors import Refused
+from orchestrate import ownership
 from orchestrate.guest import selinux_relabel
 from orchestrate.guest.mounts import unmount_leftovers
 from orchestrate.job import Job
@@ -57,7 +58,7 @@ def run(job: Job, request: RehearseRequest, watch: Stopwatch) -> Rehearsal:
     plan = job.plan
     if request.bridge is not None:
         bridge.require_isolated(request.bridge)
-    state = job.require_passes("rehearse")
+    state = ownership.require_copy(job)
     _require_copy(job, state.passes)
     remove_leftovers(job.folder, unmount_leftovers)
     console = job.folder / "consoles" / f"rehearsal-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.log"

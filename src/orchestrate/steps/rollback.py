@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from blocksync.errors import BlocksyncError, Refused
 from orchestrate import journal as journals
-from orchestrate import sides
+from orchestrate import ownership, sides
 from orchestrate.guest.mounts import unmount_leftovers
 from orchestrate.job import Job, Phase
 from orchestrate.journal import Closed, Journal, Owner
@@ -54,7 +54,7 @@ def run(
     asking: Asking | None = None,
 ) -> RollbackReport:
     """Roll back; the guest belongs to Xen when this returns, and runs there if its toolstack answers."""
-    journal = journals.opened(job.folder, job.plan.guest.name, job.plan.disk.path)
+    journal = journals.opened(job.folder, job.plan.guest.name, job.plan.target)
     night = journal.watched(watch)
     try:
         with night.step("check"):
@@ -76,11 +76,8 @@ def run(
     return RollbackReport(started, gave_back, tuple(watch.steps))
 
 
-def may_have_written_on_kvm(job: Job, journal: Journal) -> bool:
-    """Whether the guest may have run on KVM: we started it, or the disk was handed to the operator."""
-    content = journal.content
-    ours = content.owner is Owner.KVM
-    return ours or (job.state().phase is Phase.HANDED_OVER and content.closed is Closed.DONE)
+def _may_have_written_on_kvm(job: Job) -> bool:
+    return ownership.may_have_written_on_kvm(*ownership.witnesses(job))
 
 
 def _require_a_choice(job: Job, journal: Journal, request: RollbackRequest) -> None:
@@ -91,7 +88,7 @@ def _require_a_choice(job: Job, journal: Journal, request: RollbackRequest) -> N
             "if they are still there, start it on Xen yourself",
             guard="finished",
         )
-    if may_have_written_on_kvm(job, journal) and not (request.discard or request.send_back):
+    if _may_have_written_on_kvm(job) and not (request.discard or request.send_back):
         raise Refused(
             f"guest {job.plan.guest.name}",
             "may have written on KVM since the cutover",
@@ -111,7 +108,7 @@ def _stopped_on_kvm(
     if kvm is None:
         return None
     with watch.step("stop on KVM"):
-        if may_have_written_on_kvm(job, journal):
+        if _may_have_written_on_kvm(job):
             kvm.stop(request.shutdown_timeout, asking)
         if kvm.state() is not None:
             kvm.libvirt.autostart(job.plan.guest.name, on=False)
@@ -131,5 +128,6 @@ def _back_on_xen(job: Job, journal: Journal, xen: XenSide, kvm: KvmSide | None, 
         if xen.tools is not None:
             xen.start()
             take_over.put_autostart_back(journal, xen)
+    ownership.unmark(job)
     journal.note(owner=Owner.XEN, handed_over=False, closed=Closed.ROLLED_BACK)
     return xen.tools is not None

@@ -16,7 +16,7 @@ from blocksync.passes import PassReport, PassRequest
 from blocksync.progress import Report
 from blocksync.remote import Part
 from orchestrate import moments as moments_of
-from orchestrate import overflow, torn
+from orchestrate import overflow, ownership, torn
 from orchestrate.guest.mounts import unmount_leftovers
 from orchestrate.job import Job, PassRecord, Phase, State
 from orchestrate.moments import Moment, Moments, NoMomentError, Quiesce
@@ -108,7 +108,7 @@ def run(job: Job, source: Source, request: SyncRequest, tasks: Tasks) -> SyncRep
     """Make a pass; what changed on the target is durable when this returns."""
     work = _Work(job, source, request, tasks)
     torn.refuse_torn(job)
-    state = job.state() if request.again else job.require_passes("sync")
+    state = _begun(job, again=request.again, dry_run=request.dry_run)
     refuse_drift(job.plan, source.host)
     if request.dry_run:
         return _copy(work, _Reading())
@@ -123,6 +123,13 @@ def run(job: Job, source: Source, request: SyncRequest, tasks: Tasks) -> SyncRep
     except NoMomentError as none:
         report = _from_volumes(work, state)
         return replace(report, notes=(f"copied from the volumes, without snapshots: {none}", *report.notes))
+
+
+def _begun(job: Job, *, again: bool, dry_run: bool) -> State:
+    """The state of a target that passes may write to, or of any where nothing is written."""
+    if again and dry_run:
+        return job.state()
+    return ownership.begin_passes(job, again=again)
 
 
 def _believed(job: Job) -> State:
@@ -195,7 +202,7 @@ def last_pass(job: Job, source: Source, tasks: Tasks, overrides: frozenset[str] 
     last moment. The moment stays, for `prove_last` and for another last pass; `drop_moments` removes it.
     """
     torn.refuse_torn(job)
-    job.require_passes("cutover")
+    ownership.require_copy(job)
     state = _believed(job)
     at, began = time.time(), time.monotonic()
     earlier = _moment_of(state)

@@ -122,7 +122,7 @@ def test_after_the_cutover_only_again_goes_back_to_passes(planned_guest):
         assert done.returncode == 3
         assert "since the cutover" in done.stderr
     assert digest(planned_guest.target) == before
-    planned_guest.result("sync", "--again")
+    planned_guest.result("sync", "--again", "--yes")
     for device in ("xvda2", "xvda3"):
         assert on_target(planned_guest, device) == planned_guest.volumes[device].read_bytes()
 

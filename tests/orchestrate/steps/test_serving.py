@@ -49,7 +49,7 @@ def test_an_address_that_is_missing_is_told_and_holds_up_no_check(job, monkeypat
         return tuple(f"{one.address} does not answer" for one in announcements)
 
     monkeypatch.setattr(announce, "missing", slowly)
-    opened = journal.opened(job.folder, "web1", job.plan.disk.path)
+    opened = journal.opened(job.folder, "web1", job.plan.target)
     began, kvm, watch = time.time(), Running(), Stopwatch()
     results, notes = take_over.prove_serving(job, opened, kvm, seconds=10, watch=watch)
     assert notes[0] == "192.0.2.7 does not answer"
