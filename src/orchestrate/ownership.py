@@ -19,6 +19,7 @@ from orchestrate.layout import mark as marks
 from orchestrate.layout.mark import Mark
 from orchestrate.layout.table import SECTOR
 from orchestrate.plan.model import Plan, table
+from orchestrate.torn import refuse_torn
 
 GUARD = "handed-over"
 
@@ -105,11 +106,13 @@ def mark_handed_over(job: Job, journal: Journal) -> None:
 def take_back(job: Job) -> None:
     """Make the target a copy again of which nothing is known: what a guest wrote to it is given up.
 
-    The operator's word for that is the caller's to have. Raises `Refused` while anybody uses the disk.
+    The operator's word for that is the caller's to have. Raises `Refused` while anybody uses the disk, or
+    while half of what is on it was sent to the Xen volumes: then it alone is whole.
     """
-    guards.not_in_use(devices.measure(job.plan.target))
+    refuse_torn(job)
     if (kvm := sides.kvm_side_if_any(job.plan)) is not None:
         kvm.require_absent()
+    guards.not_in_use(devices.measure(job.plan.target))
     _write_mark(job.plan, marks.NONE)
     job.forget_digests()
     job.remember(replace(job.state().without_moment(), phase=Phase.FINISHING))

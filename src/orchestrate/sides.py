@@ -157,8 +157,8 @@ class KvmSide:
 
     @property
     def uuid(self) -> str:
-        """The domain's own UUID: the same guest on the same disk is the same domain."""
-        return str(uuid5(NAMESPACE_URL, f"xen2kvm:{self.plan.guest.name}:{self.plan.disk.path}"))
+        """The domain's own UUID: the same guest on the same disk, by whatever name, is the same domain."""
+        return str(uuid5(NAMESPACE_URL, f"xen2kvm:{self.plan.guest.name}:{self.plan.disk.identity}"))
 
     def state(self) -> str | None:
         """virsh's word for the guest's state; None when it is not defined."""

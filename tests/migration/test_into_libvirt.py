@@ -63,7 +63,7 @@ def test_cutover_with_start_defines_the_guest_and_it_comes_up_once(images: Path,
     assert "console" in [step["name"] for step in report["steps"]]
 
     again = subprocess.run(
-        [str(XEN2KVM), "cutover", str(plan), f"--job-dir={images}/job", "--start", "--again"],
+        [str(XEN2KVM), "cutover", str(plan), f"--job-dir={images}/job", "--start", "--again", "--yes"],
         capture_output=True,
         text=True,
         check=False,

@@ -1,8 +1,8 @@
 """The target disk around the volumes' bytes: its partition table, and swap made anew."""
 
+import os
 import subprocess
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from uuid import UUID, uuid5
 
 from blocksync import devices, targets
@@ -84,19 +84,22 @@ def swap_header(volume: Volume, disk_identity: str) -> bytes:
     Swap that has no UUID gets one derived from the disk's, the same each time.
     """
     uuid = volume.uuid or str(uuid5(UUID(disk_identity), volume.device))
-    with TemporaryDirectory(prefix="xen2kvm-swap-") as scratch:
-        area = Path(scratch, "swap")
-        targets.create_sparse(area, volume.partition.size)
-        argv = (
-            "mkswap",
-            *("--uuid", uuid),
-            *(("--label", volume.label) if volume.label else ()),
-            str(area),
-        )
-        try:
-            subprocess.run(argv, check=True, capture_output=True, text=True)
-        except OSError as error:
-            raise Failed("mkswap", error.strerror or "cannot be run", "apt-get install util-linux") from error
-        except subprocess.CalledProcessError as error:
-            raise Usage(f"volume {volume.device}", f"mkswap: {error.stderr.strip()}") from error
-        return area.read_bytes()[:SWAP_HEADER]
+    # In memory: nothing stays behind, whatever ends this process.
+    area = os.memfd_create("swap")
+    try:
+        os.truncate(area, volume.partition.size)
+        _make_swap(area, uuid, volume)
+        return os.pread(area, SWAP_HEADER, 0)
+    finally:
+        os.close(area)
+
+
+def _make_swap(area: int, uuid: str, volume: Volume) -> None:
+    label = ("--label", volume.label) if volume.label else ()
+    argv = ["mkswap", "--uuid", uuid, *label, f"/proc/self/fd/{area}"]
+    try:
+        subprocess.run(argv, check=True, capture_output=True, text=True, pass_fds=(area,))
+    except OSError as error:
+        raise Failed("mkswap", error.strerror or "cannot be run", "apt-get install util-linux") from error
+    except subprocess.CalledProcessError as error:
+        raise Usage(f"volume {volume.device}", f"mkswap: {error.stderr.strip()}") from error

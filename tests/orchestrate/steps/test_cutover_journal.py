@@ -168,7 +168,7 @@ def test_what_was_handed_over_is_sent_back_with_its_fixups_undone(planned_guest,
 def test_half_written_volumes_are_neither_started_nor_copied(planned_guest, xl):
     planned_guest.result("cutover")
     (planned_guest.folder / "job" / "giving-back").write_text("")
-    for command in (("rollback", "--discard", "--yes"), ("cutover", "--again")):
+    for command in (("rollback", "--discard", "--yes"), ("cutover", "--again", "--yes")):
         done = planned_guest.step(*command)
         assert done.returncode == 3
         assert "half written" in done.stderr
