@@ -14,7 +14,7 @@ PROOFS := tests/blocksync/proofs tests/blocksync/changes tests/blocksync/test_ma
 	tests/benchmarks
 HOSTS := tests/blocksync/transports tests/blocksync/wire tests/blocksync/remote tests/orchestrate/steps
 
-WORKERS := -n 2 --dist loadgroup
+WORKERS := -n 2 --dist loadfile
 
 .PHONY: help install install-test demo test test-fast test-hosts test-proofs test-boot test-long test-asan lint lab test-lab bench bench-remote bench-live bench-kernels bytecode man clean
 
@@ -54,7 +54,8 @@ test-fast: install-test ## The tests that take seconds, under a minute together
 	$(BIN)/pytest $(WORKERS) $(addprefix --ignore=,$(PROOFS) $(HOSTS) tests/lab) -m "not boots and not long"
 
 test-hosts: install-test ## Whole commands on small guests, and passes between two ends with a real sshd
-	$(BIN)/pytest $(WORKERS) $(HOSTS) -m "not long"
+	$(BIN)/pytest $(WORKERS) $(HOSTS) -m "not long and not libvirt"
+	$(BIN)/pytest $(HOSTS) -m "libvirt and not long"
 
 test-proofs: install-test ## The engine under faults (kill -9, errors at every call, crash states), and what measures
 	$(BIN)/pytest $(PROOFS) -m "not long"

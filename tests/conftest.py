@@ -18,17 +18,15 @@ settings.load_profile("xen2kvm")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SYSTEM_URI = "qemu:///system"
-_SHARED = frozenset({"libvirt_uri", "virsh"})
-"""Fixtures of what there is once on a machine: tests that have one follow each other."""
 _DAEMONS = ("virtlogd", "libvirtd")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Several workers share the files among them, and one has all that is about libvirt."""
+    """A machine has one libvirt: its tests are marked, so that they can follow each other."""
     for item in items:
-        alone = _SHARED & set(getattr(item, "fixturenames", ()))
-        item.add_marker(pytest.mark.xdist_group("libvirt" if alone else item.nodeid.partition("::")[0]))
+        if {"libvirt_uri", "virsh"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("libvirt")
 
 
 def _answers() -> bool:
