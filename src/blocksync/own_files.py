@@ -77,7 +77,8 @@ def fresh(path: Path) -> Iterator[tuple[int, str, int]]:
             yield fd, name, folder
         finally:
             os.close(fd)
-            with suppress(FileNotFoundError):
+            # What could not be removed harms nobody, and must not hide what went wrong before.
+            with suppress(OSError):
                 os.unlink(name, dir_fd=folder)
     finally:
         os.close(folder)

@@ -202,6 +202,7 @@ def _quiet(progress: Progress) -> None:
 def _prepare(request: PassRequest) -> _Plan:
     """Measure both ends and ask every guard that needs no open target. Writes nothing."""
     check_options(request)
+    _check_digest_path(request)
     source = devices.measure(request.source)
     size = source.size if request.size is None else request.size
     request = replace(request, block_size=request.block_size or fitting_block_size(size))
@@ -209,7 +210,6 @@ def _prepare(request: PassRequest) -> _Plan:
         raise Refused(
             source.path, f"has {source.size} bytes, not {size}", "give a smaller --size", guard="size"
         )
-    _check_digest_path(request)
     origin = source if request.origin is None else devices.measure(request.origin)
     plan = _Plan(request, source, origin, targets.find(request.target), size)
     if plan.target is not None:
