@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocksync import footprints
+from blocksync import footprints, own_files
 from blocksync.devices import Device
 from blocksync.errors import Failed, Refused, Usage
 from blocksync.sizes import format_size
 
 # The guards that a person may override: those that protect what somebody else keeps on the target.
 # `size`, `alignment`, `same` and `changed` protect the copy itself and hold always.
-OVERRIDABLE = frozenset({"mounted", "swap", "held", "domain", "open", "lvm", "md", "signature"})
+OVERRIDABLE = frozenset({"mounted", "swap", "held", "domain", "open", "lvm", "md", "signature", "folder"})
 
 SECTOR = 512
 
@@ -89,6 +89,19 @@ def not_the_source(source: Device, target: Device, offset: int, size: int) -> No
             "name another target",
             guard="same",
         )
+
+
+def out_of_reach(path: Path, overrides: frozenset[str] = frozenset()) -> None:
+    """Raises Refused (guard `folder`) where another user can put something else in a target's place, or lead
+    its path elsewhere.
+    """
+    if "folder" in overrides:
+        return
+    try:
+        own_files.require_safe_way(path, "a target")
+    except Refused as error:
+        knowing = "; knowing better, --override folder"
+        raise Refused(error.thing, error.cause, error.way_out + knowing, guard=error.guard) from None
 
 
 def not_in_use(target: Device, overrides: frozenset[str] = frozenset(), kernel: Kernel = KERNEL) -> None:
