@@ -9,8 +9,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from blocksync import loops
+
 SYSFS = Path("/sys")
 SECTOR = 512
+_FOR_EVER = 2**63
 
 DmTable = Callable[[int, int], str]
 
@@ -33,7 +36,7 @@ def of_path(path: Path, start: int, end: int) -> tuple[Footprint, ...]:
     if path.is_block_device():
         number = os.major(status.st_rdev), os.minor(status.st_rdev)
         return tuple(of_block(number, start, end, SYSFS, dm_table))
-    return (Footprint(f"file {status.st_dev}:{status.st_ino}", start, end),)
+    return (_of_file((status.st_dev, status.st_ino), start, end),)
 
 
 def of_block(
@@ -41,8 +44,12 @@ def of_block(
 ) -> Iterator[Footprint]:
     """The footprints of bytes [start, end) of a block device, from a sysfs tree and `dmsetup table`."""
     node = sysfs / "dev/block" / f"{number[0]}:{number[1]}"
-    if backing := _text(node / "loop/backing_file"):
-        yield from _of_loop(node, Path(backing), start, end)
+    if backing := loops.backing(node):
+        start, end = start + backing.offset, end + backing.offset
+        if backing.is_block:
+            yield from of_block(backing.number, start, end, sysfs, table)
+        else:
+            yield _of_file(backing.number, start, end)
     elif sector := _text(node / "partition") and _text(node / "start"):
         offset = int(sector) * SECTOR
         parent = _number(_text(node.resolve().parent / "dev"))
@@ -51,6 +58,38 @@ def of_block(
         yield from _of_mapped(number, start, end, sysfs, table)
     else:
         yield from _of_slaves(number, start, end, sysfs, table)
+
+
+def chain(
+    number: tuple[int, int], start: int, end: int, sysfs: Path = SYSFS
+) -> Iterator[tuple[tuple[int, int] | None, Footprint]]:
+    """A range of a block device, then the range that it is of another device, down to the last: each with
+    its device's number, None for a file. Loop devices and partitions are looked through, and nothing else:
+    of what is mapped otherwise it would have to be guessed which bytes are where.
+    """
+    node = sysfs / "dev/block" / f"{number[0]}:{number[1]}"
+    yield number, Footprint(f"device {number[0]}:{number[1]}", start, end)
+    if backing := loops.backing(node):
+        start, end = start + backing.offset, end + backing.offset
+        if backing.is_block:
+            yield from chain(backing.number, start, end, sysfs)
+        else:
+            yield None, _of_file(backing.number, start, end)
+    elif sector := _text(node / "partition") and _text(node / "start"):
+        offset = int(sector) * SECTOR
+        parent = _number(_text(node.resolve().parent / "dev"))
+        yield from chain(parent, start + offset, end + offset, sysfs)
+
+
+def whole(number: tuple[int, int], sysfs: Path = SYSFS) -> Footprint:
+    """Where all bytes of a block device are, at the end of its chain."""
+    size = int(_text(sysfs / "dev/block" / f"{number[0]}:{number[1]}" / "size") or 0) * SECTOR
+    return list(chain(number, 0, size, sysfs))[-1][1]
+
+
+def of_file(number: tuple[int, int]) -> Footprint:
+    """The bytes of a file (st_dev, inode), however many."""
+    return _of_file(number, 0, _FOR_EVER)
 
 
 def dm_table(major: int, minor: int) -> str:
@@ -64,13 +103,8 @@ def dm_table(major: int, minor: int) -> str:
         return ""
 
 
-def _of_loop(node: Path, backing: Path, start: int, end: int) -> Iterator[Footprint]:
-    offset = int(_text(node / "loop/offset") or 0)
-    try:
-        yield from of_path(backing, start + offset, end + offset)
-    except OSError:
-        # The file was deleted: only this device still leads to it.
-        yield Footprint(f"device {node.name}", start, end)
+def _of_file(number: tuple[int, int], start: int, end: int) -> Footprint:
+    return Footprint(f"file {number[0]}:{number[1]}", start, end)
 
 
 def _of_mapped(

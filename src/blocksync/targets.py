@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocksync import devices, guards, own_files
+from blocksync import devices, guards, image_locks, own_files
 from blocksync.devices import Device, Opened
 from blocksync.errors import Usage, telling
 
@@ -133,6 +133,10 @@ def _lock(device: Device, fd: int) -> None:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise guards.refused_lock(device) from None
+    # No QEMU can start on it from now on; one that has it as a backing file lets nobody else write.
+    image_locks.hold(fd, image_locks.WRITER, image_locks.NO_OTHER_WRITER)
+    if image_locks.is_held(fd, image_locks.WRITER) or image_locks.is_held(fd, image_locks.NO_OTHER_WRITER):
+        raise guards.refused_image_lock(device)
 
 
 def create_sparse(path: Path, size: int) -> Device:

@@ -54,7 +54,11 @@ def test_a_link_that_another_user_can_turn_elsewhere_leads_to_no_target(
     source, device = image("source", MIB), loop(image("backing", MIB))
     (tmp_path / "images").mkdir()
     (tmp_path / "images/vm.img").write_bytes(bytes(MIB))
-    for name, place in (("file", tmp_path / "images/vm.img"), ("device", device), ("..", tmp_path / "images")):
+    for name, place in (
+        ("file", tmp_path / "images/vm.img"),
+        ("device", device),
+        ("..", tmp_path / "images"),
+    ):
         link = theirs / f"to {name}"
         link.symlink_to(place)
         refused(source, link / "image" if name == ".." else link)
