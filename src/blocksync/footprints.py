@@ -5,11 +5,12 @@ Two ranges that are the same bytes under different names overlap here, and nowhe
 """
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocksync import loops
+from blocksync import loops, programs
 
 SYSFS = Path("/sys")
 SECTOR = 512
@@ -92,15 +93,22 @@ def of_file(number: tuple[int, int]) -> Footprint:
     return _of_file(number, 0, _FOR_EVER)
 
 
+def of_status(status: os.stat_result, sysfs: Path = SYSFS) -> Footprint:
+    """The bytes of a file or block device of this status, at the end of its chain."""
+    if stat.S_ISBLK(status.st_mode):
+        return whole((os.major(status.st_rdev), os.minor(status.st_rdev)), sysfs)
+    return of_file((status.st_dev, status.st_ino))
+
+
 def dm_table(major: int, minor: int) -> str:
     """What `dmsetup table` says of one device; empty when it cannot be asked."""
     import subprocess  # noqa: PLC0415
 
-    argv = ["dmsetup", "table", "--major", str(major), "--minor", str(minor)]
-    try:
-        return subprocess.run(argv, capture_output=True, text=True, check=False).stdout
-    except FileNotFoundError:
+    dmsetup = programs.look_up("dmsetup")
+    if dmsetup is None:
         return ""
+    argv = [dmsetup, "table", "--major", str(major), "--minor", str(minor)]
+    return subprocess.run(argv, capture_output=True, text=True, check=False).stdout
 
 
 def _of_file(number: tuple[int, int], start: int, end: int) -> Footprint:

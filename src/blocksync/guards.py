@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocksync import footprints, own_files, users
+from blocksync import footprints, own_files, programs, users
 from blocksync.devices import Device
 from blocksync.errors import Failed, Refused, Usage
 from blocksync.sizes import format_size
@@ -176,13 +176,10 @@ def probe(path: Path, offset: int, size: int) -> Signature | None:
     import subprocess  # noqa: PLC0415
 
     span = ["--offset", str(offset), "--size", str(size)]
-    argv = ["blkid", "--probe", "--output", "export", *span, "--", str(path)]
-    try:
-        done = subprocess.run(
-            argv, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}, check=False
-        )
-    except FileNotFoundError as error:
-        raise Failed("blkid", "is not installed", "install util-linux") from error
+    argv = [programs.find("blkid"), "--probe", "--output", "export", *span, "--", str(path)]
+    done = subprocess.run(
+        argv, capture_output=True, text=True, env=programs.environment(LC_ALL="C"), check=False
+    )
     if done.returncode == 8:
         return Signature("ambivalent")
     if done.returncode not in (0, 2):

@@ -1,7 +1,6 @@
 """libvirt through `virsh`, the few calls that a cutover needs."""
 
 import os
-import shutil
 import subprocess
 import time
 import xml.etree.ElementTree as ET
@@ -10,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from blocksync import footprints, programs
 from blocksync.errors import Failed
 
 DEFAULT_URI = "qemu:///system"
@@ -100,7 +100,8 @@ class Libvirt:
     def domains_using(self, path: Path) -> tuple[DiskUse, ...]:
         """The domains, by name, that have `path` as a disk or below one (backing chain, copy target).
 
-        Paths are the same when they lead to the same file or the same block device, through links too.
+        Paths are the same when they lead to the same file or the same block device, through links too, or to
+        a disk and a partition of it.
         """
         uses = []
         for name, uuid in sorted(self._uuids().items()):
@@ -159,7 +160,7 @@ class Libvirt:
         return {name.rstrip(): uuid for uuid, name in pairs}
 
     def _virsh(self, command: str, *arguments: str, given: str = "") -> str:
-        virsh = shutil.which("virsh")
+        virsh = programs.look_up("virsh")
         if virsh is None:
             raise Unreachable("virsh", "not found on PATH", "apt-get install libvirt-clients")
         try:
@@ -193,6 +194,8 @@ def _same(one: Path, other: Path) -> bool:
         first, second = one.stat(), other.stat()
     except OSError:
         return one.absolute() == other.absolute()
+    if footprints.of_status(first).overlaps(footprints.of_status(second)):
+        return True
     if first.st_rdev or second.st_rdev:
         return first.st_rdev == second.st_rdev and (first.st_mode & 0o170000) == (second.st_mode & 0o170000)
     return (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocksync import image_locks
+from blocksync import image_locks, programs
 from blocksync.errors import Failed, Refused, telling
 from blocksync.interruption import held_back
 from orchestrate.kvm.qemu import program
@@ -96,7 +96,8 @@ def remove_leftovers(directory: Path, release: Callable[[Path], None]) -> None:
         _end_programs(folder)
         release(folder / _RAW)
         # Not mounted any more is as good.
-        subprocess.run(["umount", "--lazy", "--", str(folder / _RAW)], capture_output=True, check=False)
+        umount = [programs.find("umount"), "--lazy", "--", str(folder / _RAW)]
+        subprocess.run(umount, capture_output=True, check=False)
         with telling(folder, "cannot be removed", f"end what uses it (fuser -vm {folder}), then remove it"):
             shutil.rmtree(folder)
 
@@ -173,7 +174,7 @@ def _daemon_command(qcow2: Path, mountpoint: Path, pidfile: Path) -> list[str]:
     }
     return [
         # The daemon ends, and with it the FUSE mount, even when this process is killed.
-        *("setpriv", "--pdeathsig", "TERM", "--"),
+        *(programs.find("setpriv"), "--pdeathsig", "TERM", "--"),
         program("qemu-storage-daemon"),
         *("--blockdev", json.dumps(file)),
         *("--blockdev", json.dumps(layer)),

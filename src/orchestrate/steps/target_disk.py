@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import UUID, uuid5
 
-from blocksync import devices, targets
+from blocksync import devices, programs, targets
 from blocksync.errors import Failed, Refused, Usage
 from orchestrate import volumes
 from orchestrate.hosts import ThisHost
@@ -88,7 +88,7 @@ def swap_header(volume: Volume, disk_identity: str) -> bytes:
         area = Path(scratch, "swap")
         targets.create_sparse(area, volume.partition.size)
         argv = (
-            "mkswap",
+            programs.find("mkswap"),
             *("--uuid", uuid),
             *(("--label", volume.label) if volume.label else ()),
             str(area),
