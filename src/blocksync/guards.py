@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocksync import footprints, own_files, programs, users
+from blocksync import contents, devices, footprints, own_files, programs, users
 from blocksync.devices import Device
 from blocksync.errors import Failed, Refused, Usage
 from blocksync.sizes import format_size
@@ -19,8 +19,8 @@ SECTOR = 512
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What libblkid recognises on a range: a type (ext4, swap, LVM2_member, dos) and its UUID ("" when it has
-    none).
+    """What is recognised on a range: a type (ext4, swap, LVM2_member, dos, qcow2) and its UUID ("" when it
+    has none).
 
     `is_table` says that the type is a partition table's.
     """
@@ -169,8 +169,8 @@ def _guard_of(found: Signature) -> str:
 
 
 def probe(path: Path, offset: int, size: int) -> Signature | None:
-    """What libblkid finds in [offset, offset+size): None when nothing; type `ambivalent` for contradicting
-    signs.
+    """What libblkid finds in [offset, offset+size), or else contents.py: None when nothing; type `ambivalent`
+    for contradicting signs.
     """
     # Imported late: a pass that trusts its digest file probes nothing.
     import subprocess  # noqa: PLC0415
@@ -189,7 +189,16 @@ def probe(path: Path, offset: int, size: int) -> Signature | None:
         return Signature(kind, found.get("UUID", ""))
     if kind := found.get("PTTYPE"):
         return Signature(kind, found.get("PTUUID", ""), is_table=True)
-    return None
+    return _format(path, offset, size)
+
+
+def _format(path: Path, offset: int, size: int) -> Signature | None:
+    """What libblkid does not know: images, archives and the like, which have no identity."""
+    device = devices.measure(path)
+    size = min(size, device.size - offset)
+    with devices.open_source(device, direct=device.is_block) as opened:
+        name = contents.recognised(opened, offset, size) if size > 0 else None
+    return None if name is None else Signature(name)
 
 
 def _refused(target: Device, cause: str, way_out: str, guard: str) -> Refused:
