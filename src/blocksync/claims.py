@@ -3,12 +3,13 @@
 The target may be on another host: its stamp and bytes come from there then.
 """
 
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocksync import devices, digests, history, targets
+from blocksync import devices, digests, history, own_files, targets
 from blocksync.devices import Opened
 from blocksync.digests import HEADER_SIZE, Binding, Digests, Header, State, Untrusted
 from blocksync.errors import Usage, telling
@@ -19,8 +20,15 @@ Read = Callable[[int, int], bytes]
 def check_path(path: Path, *sides: Path) -> None:
     """Raises Usage unless a digest file can be there; `sides` are what of the pass is on this host."""
     digests.check_path(path)
-    if path.exists() and any(side.exists() and path.samefile(side) for side in sides):
+    if any(_is_same(path, side) for side in sides):
         raise Usage(path, "is the source or the target itself", "name another digest file")
+
+
+def _is_same(path: Path, side: Path) -> bool:
+    if path.exists() and side.exists():
+        return path.samefile(side)
+    # A target that is yet to be made.
+    return path.resolve() == side.resolve()
 
 
 def believed(
@@ -30,11 +38,13 @@ def believed(
 
     `spans` are the parts of the range that the pass is about, `read(offset, length)` gives its bytes.
     """
+    past = history.path_of(path, binding.target)
+    own_files.require_regular(past, history.WHAT)
     table = digests.load(path, binding, spans)
-    if table.trusted:
-        past = history.path_of(path, binding.target)
-        if not history.explains(past, table.header.stamp, stamp, binding.target_offset, binding.size):
-            table.forget("is stale: something else wrote to the target since, or the machine was restarted")
+    if table.trusted and not history.explains(
+        past, table.header.stamp, stamp, binding.target_offset, binding.size
+    ):
+        table.forget("is stale: something else wrote to the target since, or the machine was restarted")
     if table.trusted:
         table.spot_check(read)
     return table
@@ -46,9 +56,9 @@ def still_true(path: Path, target: Path, *, offset: int, size: int) -> bool:
     Reads a few blocks of the target. Raises Usage, Failed.
     """
     try:
-        with path.open("rb") as file:
-            binding = Header.unpack(file.read(HEADER_SIZE)).binding
-    except (OSError, Untrusted):
+        with own_files.opened(path, os.O_RDONLY, digests.WHAT) as fd:
+            binding = Header.unpack(os.pread(fd, HEADER_SIZE, 0)).binding
+    except (OSError, Usage, Untrusted):
         return False
     device = targets.find(target)
     if device is None or binding.target != device.identity:

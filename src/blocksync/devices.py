@@ -84,7 +84,7 @@ def measure(path: Path) -> Device:
             path, f"cannot be opened: {error.strerror}", "run as root, or name another device"
         ) from error
     with closing(path, fd), telling(path, "cannot be measured"):
-        return _measured(path, fd)
+        return measured(path, fd)
 
 
 @contextmanager
@@ -100,7 +100,8 @@ def closing(path: Path, fd: int) -> Iterator[None]:
         os.close(fd)
 
 
-def _measured(path: Path, fd: int) -> Device:
+def measured(path: Path, fd: int) -> Device:
+    """The same of what is open. Raises OSError."""
     status = os.fstat(fd)
     if stat.S_ISBLK(status.st_mode):
         sector = int.from_bytes(fcntl.ioctl(fd, BLKSSZGET, bytes(4)), "little")
@@ -239,7 +240,7 @@ def alignment(device: Device) -> int:
 
 def same_as_measured(device: Device, fd: int) -> None:
     with telling(device.path, "cannot be measured"):
-        now = _measured(device.path, fd)
+        now = measured(device.path, fd)
     if (now.number, now.size, now.kind) != (device.number, device.size, device.kind):
         raise Refused(
             device.path,

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from blocksync import own_files
 from blocksync._copy import hash_blocks, xxh3_128
-from blocksync.devices import sync_folder
 from blocksync.errors import Failed, Usage
 from blocksync.hashes import HASHES, XXH3, Hash
 
@@ -27,6 +26,8 @@ HEADER_SIZE = 4096
 CHECKSUM_SIZE = 16
 CHUNK_DIGESTS = 1024
 SPOT_CHECKS = 12
+WHAT = "a digest file"
+_SMALLEST_BLOCK = 4096
 
 # magic, version, state, generation, size, target offset, block size, hash, job, sums' checksum, text lengths
 _HEADER = struct.Struct("<8sIIQQQII16s16sHHH")
@@ -236,9 +237,9 @@ class Digests:
         header = replace(self.header, state=State.IN_PROGRESS)
         if self.trusted:
             # A header torn by a crash is not trusted either.
-            with _failing(self.path), self.path.open("r+b", buffering=0) as file:
-                _write_fully(file.fileno(), header.pack(), 0)
-                os.fsync(file.fileno())
+            with _failing(self.path), own_files.opened(self.path, os.O_RDWR, WHAT) as fd:
+                own_files.write_fully(fd, header.pack())
+                os.fsync(fd)
         else:
             self._begin(header)
         self.marked = True
@@ -251,9 +252,9 @@ class Digests:
         after the table itself is durable.
         """
         self.mark_in_progress()
-        with _failing(self.path), self.path.open("r+b", buffering=0) as file:
-            self._write_chunks(file.fileno())
-            os.fsync(file.fileno())
+        with _failing(self.path), own_files.opened(self.path, os.O_RDWR, WHAT) as fd:
+            self._write_chunks(fd)
+            os.fsync(fd)
             self.header = replace(
                 self.header,
                 state=state,
@@ -261,8 +262,8 @@ class Digests:
                 sums_checksum=xxh3_128(self.sums),
                 stamp=stamp,
             )
-            _write_fully(file.fileno(), self.header.pack(), 0)
-            os.fsync(file.fileno())
+            own_files.write_fully(fd, self.header.pack())
+            os.fsync(fd)
 
     def bring_in_line(self, state: State, stamp: str, *, learned: bool) -> None:
         """Commit, unless the file says the same already: nothing was `learned` of blocks, nothing written."""
@@ -280,20 +281,20 @@ class Digests:
                     if sums[_slots(chunk - first, chunk - first)] != self.sums[_slots(chunk, chunk)]:
                         place = binding.part(chunk, chunk)
                         with table[place] as entries:
-                            _write_fully(fd, entries, binding.table_at + place.start)
+                            own_files.write_fully(fd, entries, binding.table_at + place.start)
                 self.sums[_slots(first, last)] = sums
-        _write_fully(fd, self.sums, HEADER_SIZE)
+        own_files.write_fully(fd, self.sums, HEADER_SIZE)
 
     def _begin(self, header: Header) -> None:
         """Put an empty file with this header in place, durably."""
-        fresh = self.path.with_name(f".{self.path.name}.new")
-        with _failing(self.path, leftover=fresh):
-            with fresh.open("wb", buffering=0) as file:
-                _write_fully(file.fileno(), header.pack(), 0)
-                os.truncate(file.fileno(), header.binding.file_size)
-                os.fsync(file.fileno())
-            fresh.replace(self.path)
-            sync_folder(self.path.parent)
+        with _failing(self.path), own_files.fresh(self.path) as (fd, name, folder):
+            own_files.write_fully(fd, header.pack())
+            os.truncate(fd, header.binding.file_size)
+            os.fsync(fd)
+            # It may have become another thing since the pass began.
+            check_path(self.path)
+            os.rename(name, self.path.name, src_dir_fd=folder, dst_dir_fd=folder)
+            os.fsync(folder)
 
 
 def is_one(path: Path) -> bool:
@@ -307,18 +308,39 @@ def is_one(path: Path) -> bool:
 
 def check_path(path: Path) -> None:
     """Raises Usage unless the path is a digest file, or can become one. Writes nothing."""
-    if not path.parent.is_dir():
-        raise Usage(path, "is in a folder that does not exist", "make the folder first")
-    try:
-        with path.open("rb", buffering=0) as file:
-            start = os.pread(file.fileno(), len(MAGIC), 0)
-    except FileNotFoundError:
+    if own_files.require_regular(path, WHAT) is None:
         return
+    try:
+        with own_files.opened(path, os.O_RDONLY, WHAT) as fd:
+            is_ours = _is_ours(os.pread(fd, HEADER_SIZE, 0), os.fstat(fd).st_size)
     except OSError as error:
         raise Usage(path, f"cannot be read: {error.strerror}", "name another digest file") from error
-    if start not in (MAGIC[: len(start)], bytes(len(start))):
-        # Zeros are what a crash leaves of a file; anything else is somebody's, and not ours to replace.
+    if not is_ours:
         raise Usage(path, "is no digest file", "name another file; a missing one is made")
+
+
+def _is_ours(head: bytes, length: int) -> bool:
+    """Whether a file that begins with `head` and has this length may be replaced.
+
+    A crash leaves a whole file: it was flushed before it got its name. What may be torn is a header that was
+    written over an older one, and both begin with the magic and say the same length. So a file of zeros is
+    somebody's: many file systems and every new image begin with them.
+    """
+    if length == 0:
+        return True
+    if len(head) < HEADER_SIZE or not head.startswith(MAGIC):
+        return False
+    _, _, _, _, size, offset, block_size, kind, *_ = _HEADER.unpack_from(head)
+    known = {each.number: each for each in HASHES}
+    told = Binding(
+        source="",
+        target="",
+        size=size,
+        target_offset=offset,
+        block_size=block_size or _SMALLEST_BLOCK,
+        hash=known.get(kind, max(HASHES, key=lambda each: each.size)),
+    )
+    return length <= told.file_size
 
 
 def load(path: Path, binding: Binding, spans: list[tuple[int, int]] | None = None) -> Digests:
@@ -331,8 +353,8 @@ def load(path: Path, binding: Binding, spans: list[tuple[int, int]] | None = Non
     header = Header(state=State.DONE, generation=0, job=os.urandom(16), binding=binding)
     unknown = Digests(path, header, _empty_table(binding), bytearray(binding.sums_size), chunks)
     try:
-        with path.open("rb", buffering=0) as file:
-            return _load(path, file.fileno(), binding, chunks)
+        with own_files.opened(path, os.O_RDONLY, WHAT) as fd:
+            return _load(path, fd, binding, chunks)
     except FileNotFoundError:
         return unknown
     except Untrusted as why:
@@ -433,21 +455,11 @@ def _read_fully(fd: int, into: memoryview, offset: int) -> None:
         got += count
 
 
-def _write_fully(fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:
-    rest = memoryview(data)
-    while rest:
-        count = os.pwrite(fd, rest, offset)
-        offset += count
-        rest = rest[count:]
-
-
 @contextmanager
-def _failing(path: Path, leftover: Path | None = None) -> Iterator[None]:
+def _failing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if leftover is not None:
-            leftover.unlink(missing_ok=True)
         raise Failed(
             path, f"cannot be written: {error.strerror}", "make room or name another digest file"
         ) from error

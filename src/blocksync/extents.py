@@ -1,17 +1,20 @@
 """Extents: sorted or unsorted ranges of bytes, as one numpy array, and the text file that lists them."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from blocksync import own_files
 from blocksync.errors import Usage
 
 HEADER = "# blocksync extents 1: offset and length in bytes, one extent a line"
 
 _PIECE = 2**20
+_TEXT = bytes((*b"\t\n\r\v\f", *range(0x20, 0x7F)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,11 +115,21 @@ class Extents:
     def read(cls, path: Path) -> "Extents":
         """Read an extents file. Raises Usage."""
         try:
-            return cls.from_text(path.read_text(encoding="ascii"), str(path))
+            with own_files.opened(path.resolve(), os.O_RDONLY, "a list of extents") as fd:
+                text = b"".join(_lines_of_text(fd))
+            return cls.from_text(text.decode("ascii"), str(path))
         except OSError as error:
             raise Usage(path, error.strerror or str(error), "name a readable extents file") from error
         except UnicodeDecodeError as error:
             raise Usage(path, "is no text file of extents", "write OFFSET LENGTH lines") from error
+
+
+def _lines_of_text(fd: int) -> Iterator[bytes]:
+    """What is in a file, piece by piece: an image that was named by a slip may be larger than any memory."""
+    while piece := os.read(fd, _PIECE):
+        if piece.translate(None, _TEXT):
+            raise UnicodeDecodeError("ascii", piece, 0, 1, "no text")
+        yield piece
 
 
 def _is_number(field: str) -> bool:

@@ -5,12 +5,16 @@ Two ranges that are the same bytes under different names overlap here, and nowhe
 """
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from blocksync import loops, programs
+
 SYSFS = Path("/sys")
 SECTOR = 512
+_FOR_EVER = 2**63
 
 DmTable = Callable[[int, int], str]
 
@@ -33,7 +37,7 @@ def of_path(path: Path, start: int, end: int) -> tuple[Footprint, ...]:
     if path.is_block_device():
         number = os.major(status.st_rdev), os.minor(status.st_rdev)
         return tuple(of_block(number, start, end, SYSFS, dm_table))
-    return (Footprint(f"file {status.st_dev}:{status.st_ino}", start, end),)
+    return (_of_file((status.st_dev, status.st_ino), start, end),)
 
 
 def of_block(
@@ -41,8 +45,12 @@ def of_block(
 ) -> Iterator[Footprint]:
     """The footprints of bytes [start, end) of a block device, from a sysfs tree and `dmsetup table`."""
     node = sysfs / "dev/block" / f"{number[0]}:{number[1]}"
-    if backing := _text(node / "loop/backing_file"):
-        yield from _of_loop(node, Path(backing), start, end)
+    if backing := loops.backing(node):
+        start, end = start + backing.offset, end + backing.offset
+        if backing.is_block:
+            yield from of_block(backing.number, start, end, sysfs, table)
+        else:
+            yield _of_file(backing.number, start, end)
     elif sector := _text(node / "partition") and _text(node / "start"):
         offset = int(sector) * SECTOR
         parent = _number(_text(node.resolve().parent / "dev"))
@@ -53,24 +61,58 @@ def of_block(
         yield from _of_slaves(number, start, end, sysfs, table)
 
 
+def chain(
+    number: tuple[int, int], start: int, end: int, sysfs: Path = SYSFS
+) -> Iterator[tuple[tuple[int, int] | None, Footprint]]:
+    """A range of a block device, then the range that it is of another device, down to the last: each with
+    its device's number, None for a file. Loop devices and partitions are looked through, and nothing else:
+    of what is mapped otherwise it would have to be guessed which bytes are where.
+    """
+    node = sysfs / "dev/block" / f"{number[0]}:{number[1]}"
+    yield number, Footprint(f"device {number[0]}:{number[1]}", start, end)
+    if backing := loops.backing(node):
+        start, end = start + backing.offset, end + backing.offset
+        if backing.is_block:
+            yield from chain(backing.number, start, end, sysfs)
+        else:
+            yield None, _of_file(backing.number, start, end)
+    elif sector := _text(node / "partition") and _text(node / "start"):
+        offset = int(sector) * SECTOR
+        parent = _number(_text(node.resolve().parent / "dev"))
+        yield from chain(parent, start + offset, end + offset, sysfs)
+
+
+def whole(number: tuple[int, int], sysfs: Path = SYSFS) -> Footprint:
+    """Where all bytes of a block device are, at the end of its chain."""
+    size = int(_text(sysfs / "dev/block" / f"{number[0]}:{number[1]}" / "size") or 0) * SECTOR
+    return list(chain(number, 0, size, sysfs))[-1][1]
+
+
+def of_file(number: tuple[int, int]) -> Footprint:
+    """The bytes of a file (st_dev, inode), however many."""
+    return _of_file(number, 0, _FOR_EVER)
+
+
+def of_status(status: os.stat_result, sysfs: Path = SYSFS) -> Footprint:
+    """The bytes of a file or block device of this status, at the end of its chain."""
+    if stat.S_ISBLK(status.st_mode):
+        return whole((os.major(status.st_rdev), os.minor(status.st_rdev)), sysfs)
+    return of_file((status.st_dev, status.st_ino))
+
+
 def dm_table(major: int, minor: int) -> str:
     """What `dmsetup table` says of one device; empty when it cannot be asked."""
     import subprocess  # noqa: PLC0415
 
-    argv = ["dmsetup", "table", "--major", str(major), "--minor", str(minor)]
-    try:
-        return subprocess.run(argv, capture_output=True, text=True, check=False).stdout
-    except FileNotFoundError:
+    dmsetup = programs.look_up("dmsetup")
+    if dmsetup is None:
         return ""
+    argv = [dmsetup, "table", "--major", str(major), "--minor", str(minor)]
+    return subprocess.run(argv, capture_output=True, text=True, check=False).stdout
 
 
-def _of_loop(node: Path, backing: Path, start: int, end: int) -> Iterator[Footprint]:
-    offset = int(_text(node / "loop/offset") or 0)
-    try:
-        yield from of_path(backing, start + offset, end + offset)
-    except OSError:
-        # The file was deleted: only this device still leads to it.
-        yield Footprint(f"device {node.name}", start, end)
+def _of_file(number: tuple[int, int], start: int, end: int) -> Footprint:
+    return Footprint(f"file {number[0]}:{number[1]}", start, end)
 
 
 def _of_mapped(

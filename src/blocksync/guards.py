@@ -1,39 +1,26 @@
 """What refuses a target. Each guard has a name, which `--override` takes where overriding it makes sense."""
 
 import os
-import re
-import stat
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocksync import footprints
+from blocksync import contents, devices, footprints, own_files, programs, users
 from blocksync.devices import Device
 from blocksync.errors import Failed, Refused, Usage
 from blocksync.sizes import format_size
+from blocksync.users import KERNEL, Kernel
 
 # The guards that a person may override: those that protect what somebody else keeps on the target.
 # `size`, `alignment`, `same` and `changed` protect the copy itself and hold always.
-OVERRIDABLE = frozenset({"mounted", "swap", "held", "domain", "open", "lvm", "md", "signature"})
+OVERRIDABLE = frozenset({"mounted", "swap", "held", "domain", "open", "lvm", "md", "signature", "folder"})
 
 SECTOR = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Kernel:
-    """Where the kernel tells who uses what."""
-
-    proc: Path = Path("/proc")
-    sys: Path = Path("/sys")
-
-
-KERNEL = Kernel()
-
-
-@dataclass(frozen=True, slots=True)
 class Signature:
-    """What libblkid recognises on a range: a type (ext4, swap, LVM2_member, dos) and its UUID ("" when it has
-    none).
+    """What is recognised on a range: a type (ext4, swap, LVM2_member, dos, qcow2) and its UUID ("" when it
+    has none).
 
     `is_table` says that the type is a partition table's.
     """
@@ -91,28 +78,41 @@ def not_the_source(source: Device, target: Device, offset: int, size: int) -> No
         )
 
 
+def out_of_reach(path: Path, overrides: frozenset[str] = frozenset()) -> None:
+    """Raises Refused (guard `folder`) where another user can put something else in a target's place, or lead
+    its path elsewhere.
+    """
+    if "folder" in overrides:
+        return
+    try:
+        own_files.require_safe_way(path, "a target")
+    except Refused as error:
+        knowing = "; knowing better, --override folder"
+        raise Refused(error.thing, error.cause, error.way_out + knowing, guard=error.guard) from None
+
+
 def not_in_use(target: Device, overrides: frozenset[str] = frozenset(), kernel: Kernel = KERNEL) -> None:
     """Raises Refused (guards `mounted`, `swap`, `held`, `domain`, `open`), naming who uses the target or a
     partition of it.
     """
-    for guard, user in _uses(target, kernel):
+    for guard, user in users.of(target, kernel):
         if guard not in overrides:
             raise _refused(target, f"is in use: {user}", "release it, or name another target", guard)
 
 
 def holders_of(target: Device, kernel: Kernel = KERNEL) -> str:
     """Who holds the target, for a message; empty when nobody is found."""
-    return ", ".join(user for _, user in _uses(target, kernel))
+    return ", ".join(user for _, user in users.of(target, kernel))
 
 
 def lock_owner_of(target: Device, kernel: Kernel = KERNEL) -> str:
     """The process that holds a lock on a file or device node, from /proc/locks; empty when not found."""
     status = target.path.stat()
     wanted = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
-    for line in _lines(kernel.proc / "locks"):
+    for line in users.lines(kernel.proc / "locks"):
         fields = line.split()
         if wanted in fields and "->" not in fields:
-            return _process(fields[fields.index(wanted) - 1], kernel)
+            return users.process(fields[fields.index(wanted) - 1], kernel)
     return ""
 
 
@@ -169,20 +169,17 @@ def _guard_of(found: Signature) -> str:
 
 
 def probe(path: Path, offset: int, size: int) -> Signature | None:
-    """What libblkid finds in [offset, offset+size): None when nothing; type `ambivalent` for contradicting
-    signs.
+    """What libblkid finds in [offset, offset+size), or else contents.py: None when nothing; type `ambivalent`
+    for contradicting signs.
     """
     # Imported late: a pass that trusts its digest file probes nothing.
     import subprocess  # noqa: PLC0415
 
     span = ["--offset", str(offset), "--size", str(size)]
-    argv = ["blkid", "--probe", "--output", "export", *span, "--", str(path)]
-    try:
-        done = subprocess.run(
-            argv, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}, check=False
-        )
-    except FileNotFoundError as error:
-        raise Failed("blkid", "is not installed", "install util-linux") from error
+    argv = [programs.find("blkid"), "--probe", "--output", "export", *span, "--", str(path)]
+    done = subprocess.run(
+        argv, capture_output=True, text=True, env=programs.environment(LC_ALL="C"), check=False
+    )
     if done.returncode == 8:
         return Signature("ambivalent")
     if done.returncode not in (0, 2):
@@ -192,7 +189,16 @@ def probe(path: Path, offset: int, size: int) -> Signature | None:
         return Signature(kind, found.get("UUID", ""))
     if kind := found.get("PTTYPE"):
         return Signature(kind, found.get("PTUUID", ""), is_table=True)
-    return None
+    return _format(path, offset, size)
+
+
+def _format(path: Path, offset: int, size: int) -> Signature | None:
+    """What libblkid does not know: images, archives and the like, which have no identity."""
+    device = devices.measure(path)
+    size = min(size, device.size - offset)
+    with devices.open_source(device, direct=device.is_block) as opened:
+        name = contents.recognised(opened, offset, size) if size > 0 else None
+    return None if name is None else Signature(name)
 
 
 def _refused(target: Device, cause: str, way_out: str, guard: str) -> Refused:
@@ -206,152 +212,17 @@ def refused_claim(target: Device) -> Refused:
     return _refused(target, f"is held by {who}", "stop what uses it, or name another target", "held")
 
 
+def refused_image_lock(target: Device) -> Refused:
+    """The refusal of a target that a QEMU holds a lock on, wherever it runs."""
+    return _refused(
+        target,
+        "is in use by a running QEMU (its lock on the image says so)",
+        "shut that guest down, or name another target",
+        "open",
+    )
+
+
 def refused_lock(target: Device) -> Refused:
     """The refusal of a target that another process holds a lock on."""
     who = lock_owner_of(target) or "another process"
     return _refused(target, f"is locked by {who}", "wait for that process, or name another target", "held")
-
-
-def _uses(target: Device, kernel: Kernel) -> Iterator[tuple[str, str]]:
-    nodes = _nodes(target, kernel) if target.is_block else frozenset()
-    yield from _mounts(nodes, kernel)
-    yield from _swaps(target, nodes, kernel)
-    if target.is_block:
-        yield from _kernel_holders(target, nodes, kernel)
-        yield from _xen_domains(nodes, kernel)
-    else:
-        yield from _loops(target, kernel)
-    yield from _writers(target, kernel)
-
-
-def _nodes(target: Device, kernel: Kernel) -> frozenset[tuple[int, int]]:
-    """The device and its partitions, as (major, minor)."""
-    partitions = _sys_node(target.number, kernel).glob("*/partition")
-    return frozenset({target.number, *(_number(_text(path.parent / "dev")) for path in partitions)})
-
-
-def _mounts(nodes: frozenset[tuple[int, int]], kernel: Kernel) -> Iterator[tuple[str, str]]:
-    for line in _lines(kernel.proc / "self/mountinfo"):
-        before, _, after = line.partition(" - ")
-        fields = before.split()
-        # btrfs mounts under a number of its own; its device is only named.
-        if nodes & {_number(fields[2]), _number_of_path(_unescape(after.split()[1]))}:
-            yield "mounted", f"mounted on {_unescape(fields[4])}"
-
-
-def _swaps(target: Device, nodes: frozenset[tuple[int, int]], kernel: Kernel) -> Iterator[tuple[str, str]]:
-    for line in _lines(kernel.proc / "swaps")[1:]:
-        path = _unescape(line.split()[0])
-        if _number_of_path(path) in nodes or (not target.is_block and _is_file(path, target)):
-            yield "swap", f"swap space {path}"
-
-
-def _kernel_holders(
-    target: Device, nodes: frozenset[tuple[int, int]], kernel: Kernel
-) -> Iterator[tuple[str, str]]:
-    """Devices made of this one, of a partition of it, or of the disk that it is a partition of."""
-    folders = [_sys_node(number, kernel) for number in sorted(nodes)]
-    if _text(folders[0] / "partition"):
-        folders.append(_sys_node(target.number, kernel).resolve().parent)
-    for folder in folders:
-        for holder in sorted((folder / "holders").glob("*")):
-            yield "held", f"part of {_text(holder / 'dm/name') or holder.name}"
-
-
-def _xen_domains(nodes: frozenset[tuple[int, int]], kernel: Kernel) -> Iterator[tuple[str, str]]:
-    # xen-blkback writes what it serves as MAJOR:MINOR in hexadecimal; vbd-DOMAIN-DEVICE names the domain.
-    for served in sorted(kernel.sys.glob("bus/xen-backend/devices/vbd-*/physical_device")):
-        major, _, minor = _text(served).partition(":")
-        if minor and (int(major, 16), int(minor, 16)) in nodes:
-            yield "domain", f"the disk of Xen domain {served.parent.name.split('-')[1]}"
-
-
-def _loops(target: Device, kernel: Kernel) -> Iterator[tuple[str, str]]:
-    for backing in sorted(kernel.sys.glob("block/loop*/loop/backing_file")):
-        if _is_file(_text(backing), target):
-            yield "held", f"attached to /dev/{backing.parent.parent.name}"
-
-
-def _writers(target: Device, kernel: Kernel) -> Iterator[tuple[str, str]]:
-    """Processes that have the target open for writing: a running guest's QEMU, for one."""
-    name = target.path.resolve().name
-    for pid in _entries(str(kernel.proc)):
-        if pid.isdigit() and pid != str(os.getpid()):
-            folder = f"{kernel.proc}/{pid}/fd"
-            if any(_is_open_for_writing(folder, fd, target, name) for fd in _entries(folder)):
-                yield "open", f"open for writing in {_process(pid, kernel)}"
-
-
-def _is_open_for_writing(folder: str, fd: str, target: Device, name: str) -> bool:
-    try:
-        # Only what looks right is asked for its status: that may block on a dead network file system.
-        link = os.readlink(f"{folder}/{fd}")  # noqa: PTH115 (a Path for each of thousands is slow)
-        if not (link.startswith("/dev/") if target.is_block else link.endswith(f"/{name}")):
-            return False
-        status = Path(folder, fd).stat()
-        if _number_of(status, is_block=target.is_block) != target.number:
-            return False
-        info = Path(f"{folder}info/{fd}").read_text()
-    except OSError:
-        # The process or the descriptor is gone.
-        return False
-    flags = int(info.partition("flags:")[2].split()[0], 8)
-    return flags & os.O_ACCMODE != os.O_RDONLY
-
-
-def _number_of(status: os.stat_result, *, is_block: bool) -> tuple[int, int] | None:
-    if is_block:
-        is_device = stat.S_ISBLK(status.st_mode)
-        return (os.major(status.st_rdev), os.minor(status.st_rdev)) if is_device else None
-    return status.st_dev, status.st_ino
-
-
-def _entries(folder: str) -> list[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry.name for entry in entries]
-    except OSError:
-        return []
-
-
-def _process(pid: str, kernel: Kernel) -> str:
-    return f"process {pid} ({_text(kernel.proc / pid / 'comm') or 'unknown'})"
-
-
-def _sys_node(number: tuple[int, int], kernel: Kernel) -> Path:
-    return kernel.sys / "dev/block" / f"{number[0]}:{number[1]}"
-
-
-def _number(text: str) -> tuple[int, int]:
-    major, _, minor = text.partition(":")
-    return int(major), int(minor)
-
-
-def _number_of_path(path: str) -> tuple[int, int] | None:
-    try:
-        return _number_of(Path(path).stat(), is_block=True)
-    except OSError:
-        return None
-
-
-def _is_file(path: str, target: Device) -> bool:
-    try:
-        return _number_of(Path(path).stat(), is_block=False) == target.number
-    except OSError:
-        return False
-
-
-def _unescape(field: str) -> str:
-    # The kernel writes space, tab, newline and backslash in these files as \ooo.
-    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), field)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
-
-
-def _lines(path: Path) -> list[str]:
-    return _text(path).splitlines()

@@ -11,12 +11,16 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from blocksync import own_files
 from blocksync._copy import xxh3_128
-from blocksync.devices import Opened, flush, sync_folder
+from blocksync.devices import Opened, flush
+from blocksync.errors import Usage
 
 SYSFS = Path("/sys")
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 LONGEST = 1000
+WHAT = "a history"
+_PIECE = 2**16
 
 # Sectors written and discarded in /sys/block/*/stat (Documentation/block/stat.rst). Requests are no measure:
 # a flush counts as a write of no sectors.
@@ -85,31 +89,25 @@ def explains(path: Path, then: str, now: str, offset: int, size: int) -> bool:
 
 
 def append(path: Path, written: Written) -> None:
-    """Add a line, durably. Raises OSError."""
+    """Add a line, durably. Raises OSError, Usage and Failed."""
     lines = [*_read(path), written]
-    if len(lines) > LONGEST:
-        fresh = path.with_name(f"{path.name}.new")
-        fresh.write_text("".join(f"{line.to_line()}\n" for line in lines[-LONGEST // 2 :]))
-        _sync(fresh)
-        fresh.replace(path)
-    else:
-        with path.open("a") as file:
-            # A line that a crash cut short must not run into this one.
-            file.write(f"\n{written.to_line()}\n")
-        _sync(path)
-    sync_folder(path.parent)
+    if len(lines) > LONGEST or own_files.require_regular(path, WHAT) is None:
+        kept = "".join(f"{line.to_line()}\n" for line in lines[-LONGEST // 2 :])
+        own_files.replace(path, kept.encode(), WHAT)
+        return
+    with own_files.opened(path, os.O_RDWR, WHAT) as fd:
+        # A line that a crash cut short must not run into this one.
+        own_files.write_fully(fd, f"\n{written.to_line()}\n".encode(), os.fstat(fd).st_size)
+        os.fsync(fd)
 
 
 def _read(path: Path) -> list[Written]:
-    return [written for line in _text(path).splitlines() if (written := Written.from_line(line))]
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        with own_files.opened(path, os.O_RDONLY, WHAT) as fd:
+            text = b"".join(iter(lambda: os.read(fd, _PIECE), b"")).decode(errors="replace")
+    except (OSError, Usage):
+        return []
+    return [written for line in text.splitlines() if (written := Written.from_line(line))]
 
 
 def _text(path: Path) -> str:

@@ -17,6 +17,7 @@ from blocksync.errors import Failed, Refused, Usage
 OWN_MODE = 0o600
 MOST_BYTES = 64 * 2**20
 """Of a file that is read as a whole: none of ours comes near it, and a path may be a slip."""
+_MOST_LINKS = 40
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _KINDS = (
     (stat.S_ISLNK, "a symbolic link"),
@@ -94,7 +95,8 @@ def fresh(path: Path) -> Iterator[tuple[int, str, int]]:
             yield fd, name, folder
         finally:
             os.close(fd)
-            with suppress(FileNotFoundError):
+            # What could not be removed harms nobody, and must not hide what went wrong before.
+            with suppress(OSError):
                 os.unlink(name, dir_fd=folder)
     finally:
         os.close(folder)
@@ -129,17 +131,18 @@ def write_fully(fd: int, content: bytes | bytearray | memoryview, offset: int = 
 
 def require_safe_folder(folder: Path, what: str) -> None:
     """Raises Refused (guard `folder`) where another user than root and this one could put something else in
-    the place of what is in `folder`: it, or a folder above it, is theirs, or anybody may write to it. A
-    sticky folder such as /tmp is safe: there nobody renames what is somebody else's.
+    the place of what is in `folder`: it, or a folder on the way to it, is theirs, or anybody may write to it.
+    A sticky folder such as /tmp is safe: there nobody renames what is somebody else's.
     """
-    real, named = folder.resolve(), folder.absolute()
-    # A link on the way is as safe as the folder that it is in.
-    for each in dict.fromkeys((real, *real.parents, *named.parents)):
-        try:
-            status = each.stat()
-        except FileNotFoundError:
-            continue
-        if (why := _unsafe(status)) is not None:
+    require_safe_way(folder, what)
+
+
+def require_safe_way(path: Path, what: str) -> None:
+    """The same of a file or folder, which need not be there yet, and of each link and folder that leads to
+    it: the folders of the links as well, and what is theirs in a sticky folder.
+    """
+    for each, status, folder in _way(path):
+        if (why := _unsafe(status) or _of_another_in_sticky(status, folder)) is not None:
             raise Refused(
                 each,
                 f"{why}: {what} must not be where somebody else can exchange it",
@@ -148,9 +151,36 @@ def require_safe_folder(folder: Path, what: str) -> None:
             )
 
 
+def _way(path: Path) -> Iterator[tuple[Path, os.stat_result, os.stat_result]]:
+    """What the kernel passes on its way to `path`, and what is there: each with its own status, no link
+    followed, and its folder's.
+    """
+    here, rest = Path("/"), list(reversed(path.absolute().parts[1:]))
+    folder = here.lstat()
+    links = 0
+    while rest and links < _MOST_LINKS:
+        there = here / rest.pop()
+        try:
+            status = there.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        yield there, status, folder
+        if stat.S_ISLNK(status.st_mode):
+            links += 1
+            parts = there.readlink().parts
+            is_absolute = parts[:1] == ("/",)
+            here = Path("/") if is_absolute else here
+            rest.extend(reversed(parts[is_absolute:]))
+        else:
+            here = Path(os.path.normpath(there))
+        folder = here.lstat()
+
+
 def _unsafe(status: os.stat_result) -> str | None:
     """Why a folder's content may be exchanged by another user; None when it may not."""
-    if status.st_uid not in (0, os.geteuid()):
+    if not stat.S_ISDIR(status.st_mode):
+        return None
+    if not _is_ours(status):
         return f"belongs to the user {status.st_uid}"
     sticky = bool(status.st_mode & stat.S_ISVTX)
     if status.st_mode & stat.S_IWOTH and not sticky:
@@ -159,6 +189,17 @@ def _unsafe(status: os.stat_result) -> str | None:
     if status.st_mode & stat.S_IWGRP and shared and not sticky:
         return f"can be written to by the group {status.st_gid}"
     return None
+
+
+def _of_another_in_sticky(status: os.stat_result, folder: os.stat_result) -> str | None:
+    """Why another user may exchange what is in a sticky folder: it is his. None when it is not."""
+    if folder.st_mode & stat.S_ISVTX and not _is_ours(status):
+        return f"belongs to the user {status.st_uid}, in a folder of everybody"
+    return None
+
+
+def _is_ours(status: os.stat_result) -> bool:
+    return status.st_uid in (0, os.geteuid())
 
 
 def _cause(error: OSError | ValueError) -> str:

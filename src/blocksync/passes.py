@@ -202,6 +202,7 @@ def _quiet(progress: Progress) -> None:
 def _prepare(request: PassRequest) -> _Plan:
     """Measure both ends and ask every guard that needs no open target. Writes nothing."""
     check_options(request)
+    _check_digest_path(request)
     source = devices.measure(request.source)
     size = source.size if request.size is None else request.size
     request = replace(request, block_size=request.block_size or fitting_block_size(size))
@@ -209,7 +210,7 @@ def _prepare(request: PassRequest) -> _Plan:
         raise Refused(
             source.path, f"has {source.size} bytes, not {size}", "give a smaller --size", guard="size"
         )
-    _check_digest_path(request)
+    require_memory(source.path, size, request)
     origin = source if request.origin is None else devices.measure(request.origin)
     plan = _Plan(request, source, origin, targets.find(request.target), size)
     if plan.target is not None:
@@ -233,6 +234,23 @@ def check_options(request: PassRequest) -> None:
         raise Usage("--bwlimit", "is not above zero", "leave it out for no limit")
     if request.direct and request.cache:
         raise Usage("--direct", "contradicts --cache", "give one of them")
+
+
+def require_memory(source: Path | str, size: int, request: PassRequest) -> None:
+    """Raises Refused (guard `size`) where what a pass remembers of the blocks of `size` bytes, a bit of each
+    and its digest, is more than this machine's memory. `source` may be a name of what is on another host,
+    whose word on its size that is. The block size must be set.
+    """
+    blocks = -(-size // request.block_size)
+    needed = blocks * (1 + 8 * request.hash.size * (request.digests is not None)) // 8
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        raise Refused(
+            source,
+            f"is said to have {size} bytes: what is remembered of its blocks needs {needed}, of {memory}",
+            "check the path, or use a larger --block-size",
+            guard="size",
+        )
 
 
 def _check_digest_path(request: PassRequest) -> None:

@@ -21,7 +21,7 @@ class Progress:
     """A moment of a pass. `bytes_done` counts only what is durable: looked at, and written and flushed where
     it differed.
 
-    `phase` is `copy`, `verify` or `flush`; `seconds` are since the start of the pass.
+    `phase` is `copy`, `verify`, `flush` or `look`; `seconds` are since the start of the pass.
     """
 
     phase: str

@@ -4,11 +4,11 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocksync import devices, guards
+from blocksync import devices, guards, image_locks, own_files
 from blocksync.devices import Device, Opened
 from blocksync.errors import Usage, telling
 
@@ -51,7 +51,10 @@ def guard(target: Range, device: Device | None, *, is_ours: bool = False) -> Non
     """
     guards.check_overrides(target.overrides)
     guards.range_fits(device or _file_to_be(target), target.offset, target.size)
-    if device is not None and not target.dry_run and not is_ours:
+    if target.dry_run or is_ours:
+        return
+    guards.out_of_reach(target.path, target.overrides)
+    if device is not None:
         guards.not_in_use(device, target.overrides)
 
 
@@ -101,7 +104,7 @@ def open_target(device: Device, *, direct: bool, exclusive: bool = True) -> Iter
         devices.same_as_measured(device, fd)
         if exclusive:
             _lock(device, fd)
-        tail_fd = _shared(device, direct=False)
+        tail_fd = _reopened(device, fd)
         with devices.closing(device.path, tail_fd):
             yield Opened(device, fd, devices.alignment(device) if direct else 1, tail_fd)
 
@@ -117,6 +120,12 @@ def _shared(device: Device, *, direct: bool) -> int:
     return devices.open_descriptor(device, os.O_RDWR, direct=direct)
 
 
+def _reopened(device: Device, fd: int) -> int:
+    """Another descriptor of what is open, through the page cache: its path may lead elsewhere by now."""
+    with telling(device.path, "cannot be opened again"):
+        return os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+
+
 def _lock(device: Device, fd: int) -> None:
     with telling(device.path, "cannot be locked"):
         try:
@@ -124,6 +133,10 @@ def _lock(device: Device, fd: int) -> None:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise guards.refused_lock(device) from None
+    # No QEMU can start on it from now on; one that has it as a backing file lets nobody else write.
+    image_locks.hold(fd, image_locks.WRITER, image_locks.NO_OTHER_WRITER)
+    if image_locks.is_held(fd, image_locks.WRITER) or image_locks.is_held(fd, image_locks.NO_OTHER_WRITER):
+        raise guards.refused_image_lock(device)
 
 
 def create_sparse(path: Path, size: int) -> Device:
@@ -131,40 +144,31 @@ def create_sparse(path: Path, size: int) -> Device:
 
     Raises Usage when the path exists or cannot be made, Failed when the file cannot have that size.
     """
-    fresh = path.with_name(f".{path.name}.new")
     try:
-        # What a crash left here may be a second name of a target: it is dropped, not truncated.
-        fresh.unlink(missing_ok=True)
-        fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with own_files.fresh(path) as (fd, name, folder):
+            with telling(path, f"cannot be made with {size} bytes", "use another file system"):
+                os.truncate(fd, size)
+                os.fsync(fd)
+                _name(folder, name, path)
+                os.fsync(folder)
+            # By its path there may be another file already.
+            return devices.measured(path, fd)
     except OSError as error:
         raise Usage(
             path, f"cannot be created: {error.strerror}", "name a new file in a folder that exists"
         ) from error
-    try:
-        with (
-            devices.closing(path, fd),
-            telling(path, f"cannot be made with {size} bytes", "use another file system"),
-        ):
-            os.truncate(fd, size)
-            os.fsync(fd)
-            _name(fresh, path)
-            devices.sync_folder(path.parent)
-    finally:
-        with suppress(OSError):
-            fresh.unlink(missing_ok=True)
-    return devices.measure(path)
 
 
-def _name(fresh: Path, path: Path) -> None:
+def _name(folder: int, fresh: str, path: Path) -> None:
     try:
         # Unlike a rename, a link never replaces what somebody else made meanwhile.
-        path.hardlink_to(fresh)
+        os.link(fresh, path.name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
     except FileExistsError:
         raise Usage(path, "exists already", "name a new file") from None
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
             raise
-        fresh.rename(path)
+        os.rename(fresh, path.name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def write_ranges(
@@ -181,17 +185,10 @@ def write_ranges(
             raise Usage(
                 path, f"has {device.size} bytes, not {offset} to {offset + len(data)}", "name a larger target"
             )
+    guards.out_of_reach(path, overrides)
     guards.not_in_use(device, overrides)
     with open_target(device, direct=False, exclusive=not guards.claims_waived(overrides)) as target:
         for offset, data in ranges:
-            _write(target, offset, data)
+            with telling(path, f"cannot be written at byte {offset}"):
+                own_files.write_fully(target.fd, data, offset)
         devices.make_durable(target)
-
-
-def _write(target: Opened, offset: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        with telling(target.device.path, f"cannot be written at byte {offset}"):
-            count = os.pwrite(target.fd, rest, offset)
-        offset += count
-        rest = rest[count:]

@@ -161,6 +161,7 @@ def _target(request: TuneRequest, source: Device) -> Iterator[Ground]:
     target = devices.measure(request.target)
     guards.range_fits(target, request.target_offset, source.size)
     guards.not_the_source(source, target, request.target_offset, source.size)
+    guards.out_of_reach(request.target, request.overrides)
     guards.not_in_use(target, request.overrides)
     exclusive = not guards.claims_waived(request.overrides)
     with targets.open_target(
@@ -175,6 +176,7 @@ def _scratch(request: TuneRequest) -> Iterator[Ground]:
     folder = request.target.resolve().parent
     if not folder.is_dir():
         raise Usage(request.target, "is in a folder that does not exist", "make the folder first")
+    guards.out_of_reach(request.target, request.overrides)
     try:
         fd, name = tempfile.mkstemp(prefix=".blocksync-tune-", dir=folder)
     except OSError as error:

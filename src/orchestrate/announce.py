@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from blocksync import programs
 from blocksync.errors import BlocksyncError, Failed
 from orchestrate.plan.model import Nic
 
@@ -86,11 +87,9 @@ def _answer(asked: Announcement) -> str:
 
 
 def _arping(about: Announcement, thing: str, options: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    argv = ["arping", *options, "-i", about.bridge, about.address]
+    argv = [programs.find("arping"), *options, "-i", about.bridge, about.address]
     try:
         return subprocess.run(argv, capture_output=True, text=True, timeout=_MOST_SECONDS, check=False)
-    except FileNotFoundError as error:
-        raise Failed(thing, "arping not found on PATH", "apt-get install arping") from error
     except subprocess.TimeoutExpired as error:
         raise Failed(thing, f"arping did not end within {_MOST_SECONDS} s", "look at the bridge") from error
 

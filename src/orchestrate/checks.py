@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 
+from blocksync import programs
 from orchestrate.plan.model import Check
 
 _ATTEMPT_SECONDS = 5.0
@@ -50,7 +51,13 @@ def _attempt(check: Check, seconds: float) -> str | None:
 def _command(argv: tuple[str, ...], seconds: float) -> str | None:
     try:
         done = subprocess.run(
-            argv, capture_output=True, timeout=seconds, stdin=subprocess.DEVNULL, text=True, check=False
+            argv,
+            capture_output=True,
+            timeout=seconds,
+            stdin=subprocess.DEVNULL,
+            env=programs.environment(),
+            text=True,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return f"did not end within {seconds:.1f} s"

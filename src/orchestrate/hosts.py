@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
+from blocksync import programs
 from blocksync.errors import Failed
 from blocksync.transports.failures import last_words
 from blocksync.transports.interface import Channel, Transport, stands
@@ -29,8 +30,8 @@ _MOST_BYTES = 64 * 1024 * 1024
 _CHUNK = 1 << 20
 _REACHED_AGAIN = "see that the host is up and reached again, then run the same command again"
 # What the command prints goes straight on, and ends at a mark that nobody can know before; then come its
-# status, what it complained, and the mark again.
-_ASKED = """{ said=$({ %(command)s; } 2>&1 >&3 3>&- </dev/null); status=$?; } 3>&1
+# status, what it complained, and the mark again. PATH is changed in a subshell, so it does not grow.
+_ASKED = """{ said=$(PATH=$PATH:%(sbin)s; { %(command)s; } 2>&1 >&3 3>&- </dev/null); status=$?; } 3>&1
 printf '%%s%%s\\n%%s\\n%%s\\n' %(mark)s "$status" "$said" %(mark)s
 """
 
@@ -76,7 +77,12 @@ class ThisHost:
         """As `Host.run`."""
         try:
             done = subprocess.run(
-                list(argv), capture_output=True, timeout=_SECONDS, stdin=subprocess.DEVNULL, check=False
+                list(argv),
+                capture_output=True,
+                timeout=_SECONDS,
+                stdin=subprocess.DEVNULL,
+                env=programs.environment(),
+                check=False,
             )
         except FileNotFoundError:
             return Done(MISSING, b"", f"{argv[0]}: not found")
@@ -145,8 +151,9 @@ class _Shell:
         """As `Host.run`; after an error the shell is of no use."""
         mark = secrets.token_hex(16)
         # A shell that has ended says so when it is read.
+        words = {"command": shlex.join(argv), "mark": mark, "sbin": ":".join(programs.BESIDES)}
         with suppress(BrokenPipeError):
-            self._send((_ASKED % {"command": shlex.join(argv), "mark": mark}).encode())
+            self._send((_ASKED % words).encode())
         output, _, told = self._read_until(mark.encode(), argv[0]).partition(mark.encode())
         status, _, complaint = told.decode(errors="replace").removesuffix(f"{mark}\n").partition("\n")
         if not (status.isascii() and status.isdigit() and len(status) < 4 and int(status) <= _LARGEST_STATUS):

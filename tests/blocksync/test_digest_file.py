@@ -1,13 +1,15 @@
 """A digest file is believed only when it is sound and about this very range."""
 
 import os
+import stat
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from blocksync import digests, passes
+from blocksync import digests, history, passes
 from blocksync.digests import Binding, State
 from blocksync.errors import Failed, Usage
 from blocksync.hashes import BLAKE3, XXH3
@@ -72,7 +74,7 @@ def test_one_wrong_byte_anywhere_means_a_full_compare_with_a_message(job: Job, a
     assert job.sync().notes == ()
 
 
-@pytest.mark.parametrize("length", [0, 3, 4000, 4096, 4100, 8192 + 16])
+@pytest.mark.parametrize("length", [0, 4096, 4100, 8192 + 16])
 def test_a_file_cut_short_means_a_full_compare_with_a_message(job: Job, length: int) -> None:
     os.truncate(job.digests, length)
     assert "torn" in job.sync().notes[0]
@@ -182,12 +184,147 @@ def test_a_header_comes_back_as_it_was_written() -> None:
 
 
 def test_the_source_or_target_is_never_taken_for_a_digest_file(job: Job) -> None:
-    blank = job.target.with_name("blank")
-    blank.write_bytes(bytes(4 * MIB + 700))
+    blank, new = job.target.with_name("blank"), job.target.with_name("new")
+    blank.write_bytes(b"")
     for request in (
         PassRequest(source=job.source, target=blank, digests=blank),
         PassRequest(source=blank, target=job.target, digests=blank),
+        PassRequest(source=job.source, target=new, digests=new),
+        PassRequest(source=job.source, target=new, digests=new.parent / "." / "new"),
     ):
         with pytest.raises(Usage, match="is the source or the target itself"):
             passes.run(request)
-    assert blank.read_bytes() == bytes(4 * MIB + 700)
+    assert blank.read_bytes() == b""
+    assert not new.exists()
+
+
+def zeros(path: Path) -> None:
+    path.write_bytes(bytes(16384))
+
+
+def sparse_image(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 64 * MIB)
+
+
+def text(path: Path) -> None:
+    path.write_text("BSDIGEST is what these files begin with\n")
+
+
+def image_over_a_digest_file(path: Path) -> None:
+    """Somebody copied a digest file to the start of an image."""
+    binding = Binding(source="s", target="t", size=MIB, target_offset=0, block_size=4096)
+    header = digests.Header(state=State.DONE, generation=1, job=bytes(16), binding=binding)
+    path.write_bytes(header.pack() + os.urandom(MIB))
+
+
+def file_system(*command: str) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        sparse_image(path)
+        subprocess.run([*command, path], check=True, capture_output=True)
+
+    return make
+
+
+PRECIOUS: dict[str, Callable[[Path], None]] = {
+    "ext4": file_system("mkfs.ext4", "-q", "-F"),
+    "swap": file_system("mkswap"),
+    "a new image": sparse_image,
+    "zeros": zeros,
+    "text with the magic": text,
+    "an image over a digest file": image_over_a_digest_file,
+    "the magic alone": lambda path: path.write_bytes(digests.MAGIC),
+    "a tar archive": lambda path: path.write_bytes(
+        b"name".ljust(257, b"\0") + b"ustar\x0000".ljust(20000, b"\0")
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PRECIOUS)
+def test_nothing_but_a_digest_file_is_ever_replaced_by_one(image: Image, tmp_path: Path, kind: str) -> None:
+    job = Job(image, tmp_path)
+    PRECIOUS[kind](job.digests)
+    before = job.digests.read_bytes()
+    with pytest.raises(Usage, match="is no digest file"):
+        job.sync()
+    assert job.digests.read_bytes() == before
+    assert not job.target.exists(), "refused before anything else"
+
+
+def no_file(path: Path, kind: str) -> None:
+    precious = path.with_name("precious")
+    precious.write_bytes(bytes(16384))
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "link":
+            path.symlink_to(precious)
+        case "dangling link":
+            path.symlink_to(path.with_name("nowhere"))
+        case "folder":
+            path.mkdir()
+        case "block device":
+            # A stand-in that leads to no device of this machine.
+            os.mknod(path, stat.S_IFBLK | 0o600, os.makedev(240, 77))
+        case "character device":
+            os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+
+
+NO_FILES = ["pipe", "link", "dangling link", "folder", "block device", "character device"]
+
+
+@pytest.mark.parametrize("kind", NO_FILES)
+def test_what_is_no_regular_file_is_never_a_digest_file_and_stays(
+    image: Image, tmp_path: Path, kind: str
+) -> None:
+    job = Job(image, tmp_path)
+    no_file(job.digests, kind)
+    before = job.digests.lstat()
+    with pytest.raises(Usage):
+        job.sync()
+    after = job.digests.lstat()
+    assert (after.st_mode, after.st_ino, after.st_rdev) == (before.st_mode, before.st_ino, before.st_rdev)
+    assert (tmp_path / "precious").read_bytes() == bytes(16384)
+    assert not job.target.exists(), "refused before anything else"
+
+
+@pytest.mark.parametrize("kind", NO_FILES)
+def test_a_history_is_a_regular_file_and_no_link_is_followed(job: Job, kind: str) -> None:
+    binding = digests.Header.unpack(job.digests.read_bytes()[:4096]).binding
+    past = history.path_of(job.digests, binding.target)
+    past.unlink()
+    no_file(past, kind)
+    before = job.target.read_bytes()
+    job.source.write_bytes(os.urandom(4 * MIB + 700))
+    with pytest.raises(Usage):
+        passes.run(PassRequest(source=job.source, target=job.target, digests=job.digests))
+    assert job.target.read_bytes() == before
+    assert job.digests.with_name("precious").read_bytes() == bytes(16384)
+
+
+def test_a_new_digest_file_has_a_name_that_nobody_can_lie_in_wait_for(image: Image, tmp_path: Path) -> None:
+    job = Job(image, tmp_path)
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"precious")
+    for name in (".digests.new", "digests.new", ".digests.tmp"):
+        (tmp_path / name).symlink_to(precious)
+    job.sync()
+    assert precious.read_bytes() == b"precious"
+    assert stat.S_IMODE(job.digests.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("far", ["source", "target"])
+def test_a_pass_between_hosts_refuses_a_foreign_digest_file_before_it_connects(
+    job: Job, far: str, tmp_path: Path
+) -> None:
+    from blocksync import remote
+    from blocksync.transports.local import Local
+
+    transport = Local(("sh", "-c", f"touch {tmp_path}/connected; false"))
+    precious = tmp_path / "precious"
+    sparse_image(precious)
+    request = PassRequest(source=job.source, target=tmp_path / "new", digests=precious)
+    with pytest.raises(Usage, match="is no digest file"):
+        remote.run(request, far=far, transport=transport)  # type: ignore[arg-type]
+    assert not (tmp_path / "connected").exists()
+    assert not (tmp_path / "new").exists()

@@ -15,8 +15,9 @@ import pytest
 
 from blocksync import devices, guards, passes, targets
 from blocksync.errors import Refused, Usage
-from blocksync.guards import Kernel, Signature
+from blocksync.guards import Signature
 from blocksync.passes import PassRequest
+from blocksync.users import Kernel
 
 MIB = 2**20
 SIZE = 4 * MIB

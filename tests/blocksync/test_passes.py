@@ -322,3 +322,25 @@ def test_direct_reads_at_an_offset_inside_a_page_are_right_too(image: Image) -> 
     sync(source, target, direct=True, target_offset=63 * 512)
     assert target.read_bytes()[63 * 512 :][: MIB + 9] == source.read_bytes()
     assert verify.compare(source, target, direct=True, target_offset=63 * 512).equal
+
+
+@pytest.mark.parametrize(("size", "digests"), [(2**62, True), (2**55, True), (2**62, False)])
+def test_a_source_whose_blocks_no_memory_can_hold_is_refused_before_anything_is_made(
+    tmp_path: Path, size: int, digests: bool
+) -> None:
+    # So large a file is possible in memory, where it is one hole.
+    subprocess.run(["mount", "-t", "tmpfs", "large", tmp_path], check=True)
+    try:
+        (tmp_path / "source").touch()
+        os.truncate(tmp_path / "source", size)
+        request = PassRequest(
+            source=tmp_path / "source",
+            target=tmp_path / "target",
+            digests=tmp_path / "digests" if digests else None,
+        )
+        with pytest.raises(Refused, match="what is remembered of its blocks") as caught:
+            passes.run(request)
+        assert caught.value.guard == "size"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from blocksync import programs
 from blocksync.errors import Failed
 from orchestrate.announce import Announcement, announcements, missing, send
 from orchestrate.plan.model import Nic
@@ -72,6 +73,7 @@ def test_addresses_are_waited_for_and_those_that_are_missing_or_somebody_else_s_
 
 def test_what_cannot_be_asked_is_told_and_no_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(programs, "BESIDES", ())
     (line,) = missing([Announcement(ADDRESS, MAC, BRIDGE)], 5)
     assert "apt-get install arping" in line
     assert missing([], 5) == ()
@@ -85,6 +87,7 @@ def test_a_bridge_that_is_not_there_fails_by_name() -> None:
 
 def test_without_arping_the_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(programs, "BESIDES", ())
     with pytest.raises(Failed, match="apt-get install arping"):
         send(Announcement(ADDRESS, MAC, BRIDGE))
 

@@ -9,7 +9,8 @@ from kept_channels import KeptChannels
 
 from blocksync.errors import Failed
 from blocksync.transports.child import ChildChannel
-from orchestrate.hosts import MISSING, Done, FarHost, HostLost
+from blocksync.transports.local import Local
+from orchestrate.hosts import MISSING, Done, FarHost, Host, HostLost, ThisHost
 
 
 @pytest.fixture
@@ -96,3 +97,15 @@ def test_an_answer_that_is_none_is_an_error_with_a_name(tmp_path: Path) -> None:
     far = FarHost(Liar())
     with pytest.raises(Failed, match="answers 'no status' for a status"):
         far.run(["true"])
+
+
+@pytest.mark.parametrize(
+    "host", [FarHost(Local(env={"PATH": "/usr/bin:/bin"})), ThisHost()], ids=["far", "this"]
+)
+def test_root_s_programs_are_found_with_the_path_of_cron(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    # Twice in the same shell there.
+    assert [host.run(["sh", "-c", "blkid -V; echo $PATH"]).status for _ in range(2)] == [0, 0]
+    assert host.run(["sh", "-c", "echo $PATH"]).output.count(b":/sbin") == 1
+    if isinstance(host, FarHost):
+        host.close()

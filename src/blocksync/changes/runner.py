@@ -1,9 +1,9 @@
 """Running commands on the host that has the volumes, be it this one."""
 
-import os
 import subprocess
 from collections.abc import Callable, Sequence
 
+from blocksync import programs
 from blocksync.errors import Failed
 from blocksync.foreign import shown_bytes
 
@@ -17,7 +17,7 @@ after a failure, what it complained of. May raise Failed when the host is gone."
 
 def run_here(argv: Sequence[str]) -> tuple[int, bytes]:
     """A `Run` for this machine."""
-    environment = {**os.environ, "LC_ALL": "C"}
+    environment = programs.environment(LC_ALL="C")
     try:
         done = subprocess.run(
             list(argv), capture_output=True, stdin=subprocess.DEVNULL, env=environment, check=False

@@ -1,6 +1,5 @@
 """What either direction does at the near end with a request: its range, digest file, terms and report."""
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from blocksync._copy import count_runs
 from blocksync.devices import Device
 from blocksync.digests import Binding, Digests, State
 from blocksync.errors import BlocksyncError, Refused
-from blocksync.passes import PassReport, PassRequest, fitting_block_size
+from blocksync.passes import PassReport, PassRequest, fitting_block_size, require_memory
 from blocksync.wire import extent_list, frames
 from blocksync.wire.compression import CODECS
 from blocksync.wire.extent_list import Pair
@@ -35,11 +34,8 @@ class Scope:
         if size > available:
             raise Refused(source, f"has {available} bytes, not {size}", "give a smaller --size", guard="size")
         request = replace(request, block_size=request.block_size or fitting_block_size(size))
+        require_memory(source, size, request)
         terms = frames.terms(size, request.block_size, request.hash.size)
-        needed = terms.all_blocks * (1 + 8 * request.hash.size * (request.digests is not None)) // 8
-        if needed > _memory():
-            cause = f"is said to have {size} bytes: what is remembered of its blocks needs {needed}"
-            raise Refused(source, cause, "check the path there, or use a larger --block-size", guard="size")
         pairs = None if request.only is None else request.only.aligned(request.block_size, size).pairs()
         return cls(request, size, terms, pairs)
 
@@ -127,11 +123,6 @@ def report(scope: Scope, outcome: Outcome, table: Digests | None, seconds: float
         changed_blocks=bytes(outcome.blocks),
         size=scope.size,
     )
-
-
-def _memory() -> int:
-    """Bytes of memory that this machine has."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def there(path: Path, far: FarDevice) -> Device | None:

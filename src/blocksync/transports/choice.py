@@ -1,11 +1,11 @@
 """Which way to a host is taken."""
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
+from blocksync import programs
 from blocksync.errors import Usage
 from blocksync.transports.host_keys import checked_fingerprint
 from blocksync.transports.hosts import Host
@@ -43,7 +43,7 @@ def choose(
         raise Usage(config, "is no file", f"correct --ssh-config, or the variable {SSH_CONFIG}")
     trusted = None if fingerprint is None else checked_fingerprint(fingerprint)
     control: Control
-    if kind == "paramiko" or (kind != "openssh" and shutil.which("ssh") is None):
+    if kind == "paramiko" or (kind != "openssh" and programs.look_up("ssh") is None):
         from blocksync.transports.paramiko_ssh import Paramiko
 
         control = Paramiko(host, config, trusted)

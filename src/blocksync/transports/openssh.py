@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
 
-from blocksync.errors import Failed
+from blocksync import programs
 from blocksync.transports import control_socket, files
 from blocksync.transports.child import ChildChannel, Tail, ended
 from blocksync.transports.command_line import quoted
@@ -185,11 +185,8 @@ class OpenSSH:
 
 
 def ssh_binary() -> str:
-    """The path of `ssh`. Raises Failed when there is none on PATH."""
-    path = shutil.which("ssh")
-    if path is None:
-        raise Failed("ssh", "not found on PATH", "apt-get install openssh-client")
-    return path
+    """The path of `ssh`. Raises Failed when there is none."""
+    return programs.find("ssh")
 
 
 def _connection(socket: Path, configuration: Configuration, *, attended: bool) -> dict[str, str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from blocksync import programs
 from blocksync.errors import Failed, Refused
 
 PLATFORM = Path("/usr/lib/grub/i386-pc")
@@ -56,7 +57,7 @@ def make(early_config: str, filesystem: str) -> GrubImage:
     with TemporaryDirectory(prefix="xen2kvm-grub-") as scratch:
         early, core = Path(scratch, "early.cfg"), Path(scratch, "core.img")
         early.write_text(early_config)
-        argv = ["grub-mkimage", "-O", "i386-pc", "-d", str(PLATFORM), "-p", "/boot/grub"]
+        argv = [programs.find("grub-mkimage"), "-O", "i386-pc", "-d", str(PLATFORM), "-p", "/boot/grub"]
         argv += ["-c", str(early), "-o", str(core), *_ALWAYS, module]
         try:
             subprocess.run(argv, check=True, capture_output=True, text=True)

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from blocksync import programs
 from blocksync.errors import Failed, Refused, Usage
 from blocksync.interruption import held_back
 from orchestrate.guest.inside import open_inside
@@ -152,7 +153,7 @@ def _mount(
     options += _ALWAYS.get(spec.filesystem, ())
     options += _READ_ONLY[spec.filesystem] if read_only else ("rw",)
     # --no-canonicalize: the place is a descriptor of ours and must not be turned back into a path.
-    command = ["mount", "--no-canonicalize", "-t", spec.filesystem, "-o", ",".join(options)]
+    command = [programs.find("mount"), "--no-canonicalize", "-t", spec.filesystem, "-o", ",".join(options)]
     result = subprocess.run(
         [*command, "--", str(raw.resolve()), where],
         check=False,
@@ -160,7 +161,7 @@ def _mount(
         text=True,
         errors="replace",
         pass_fds=descriptors,
-        env={**os.environ, "LC_ALL": "C"},
+        env=programs.environment(LC_ALL="C"),
         # A mount that Ctrl-C cuts short could leave a loop device that no mount tells of.
         start_new_session=True,
     )
@@ -189,7 +190,7 @@ def _unmount(folder: Path) -> None:
     deadline = time.monotonic() + _PATIENCE
     while _mount_sources(folder):
         result = subprocess.run(
-            ["umount", "--recursive", "--", str(folder)],
+            [programs.find("umount"), "--recursive", "--", str(folder)],
             check=False,
             capture_output=True,
             text=True,

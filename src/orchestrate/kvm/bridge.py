@@ -9,6 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from blocksync import programs
 from blocksync.errors import Failed, Refused, Usage
 
 _INTERFACES = Path("/sys/class/net")
@@ -46,7 +47,7 @@ def plug_in(card: str, name: str) -> None:
         if time.monotonic() > deadline:
             raise Failed(f"network card {card}", "was not made by QEMU", "see its words in the console's log")
         time.sleep(_GLANCE)
-    argv = ["ip", "link", "set", "dev", card, "master", name, "up"]
+    argv = [programs.find("ip"), "link", "set", "dev", card, "master", name, "up"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Failed(f"network card {card}", done.stderr.strip(), f"see whether {name} takes ports: ip link")

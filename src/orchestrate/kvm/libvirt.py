@@ -1,7 +1,6 @@
 """libvirt through `virsh`, the few calls that a cutover needs."""
 
 import os
-import shutil
 import subprocess
 import time
 import xml.etree.ElementTree as ET
@@ -10,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from blocksync import footprints, programs
 from blocksync.errors import Failed
 from blocksync.identity import is_same
 
@@ -101,11 +101,12 @@ class Libvirt:
     def domains_using(self, path: Path) -> tuple[DiskUse, ...]:
         """The domains, by name, that have `path` as a disk or below one (backing chain, copy target).
 
-        Paths are the same when they lead to the same file or the same block device, through links too.
+        Paths are the same when they lead to the same file or the same block device, through links too, or to
+        a disk and a partition of it.
         """
         uses = []
         for name, uuid in sorted(self._uuids().items()):
-            source = next((s for s in self._sources(name, uuid) if is_same(Path(s), path)), None)
+            source = next((s for s in self._sources(name, uuid) if _shares(Path(s), path)), None)
             if source is not None:
                 uses.append(DiskUse(name, self._state_of(uuid), source))
         return tuple(uses)
@@ -160,7 +161,7 @@ class Libvirt:
         return {name.rstrip(): uuid for uuid, name in pairs}
 
     def _virsh(self, command: str, *arguments: str, given: str = "") -> str:
-        virsh = shutil.which("virsh")
+        virsh = programs.look_up("virsh")
         if virsh is None:
             raise Unreachable("virsh", "not found on PATH", "apt-get install libvirt-clients")
         try:
@@ -187,3 +188,13 @@ def _refusal(uri: str, command: str, stderr: str) -> Failed:
         way_out = "start the daemon (systemctl start libvirtd) or name another in LIBVIRT_DEFAULT_URI"
         return Unreachable(uri, said, way_out)
     return Failed(uri, f"virsh {command}: {said}", "correct what libvirt names and run the command again")
+
+
+def _shares(one: Path, other: Path) -> bool:
+    """Whether two paths lead to the same disk, or to parts of one that share a byte."""
+    if is_same(one, other):
+        return True
+    try:
+        return footprints.of_status(one.stat()).overlaps(footprints.of_status(other.stat()))
+    except OSError:
+        return False

@@ -1,11 +1,9 @@
 """A throw-away layer over the target: fix-ups and a rehearsal write to it, the target keeps its bytes."""
 
-import fcntl
 import json
 import os
 import shutil
 import signal
-import struct
 import subprocess
 import tempfile
 import time
@@ -14,6 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from blocksync import image_locks, programs
 from blocksync.errors import Failed, Refused, telling
 from blocksync.interruption import held_back
 from orchestrate.kvm.qemu import program
@@ -23,9 +22,6 @@ _STOP_SECONDS = 60.0
 _POLL_SECONDS = 0.02
 _FOLDER = "overlay-"
 _RAW = "raw"
-_LOCK = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, pid
-_WRITER = 101
-_NO_OTHER_WRITER = 201
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +96,8 @@ def remove_leftovers(directory: Path, release: Callable[[Path], None]) -> None:
         _end_programs(folder)
         release(folder / _RAW)
         # Not mounted any more is as good.
-        subprocess.run(["umount", "--lazy", "--", str(folder / _RAW)], capture_output=True, check=False)
+        umount = [programs.find("umount"), "--lazy", "--", str(folder / _RAW)]
+        subprocess.run(umount, capture_output=True, check=False)
         with telling(folder, "cannot be removed", f"end what uses it (fuser -vm {folder}), then remove it"):
             shutil.rmtree(folder)
 
@@ -137,28 +134,19 @@ def _programs(folder: Path) -> set[int]:
 
 @contextmanager
 def _kept_from_guests(target: Path) -> Iterator[None]:
-    """Take part in QEMU's image locking, which guards a backing file only against some of its users.
-
-    A QEMU that writes to an image has a shared lock on byte 101, one that lets nobody else write has one
-    on byte 201 (`raw_apply_lock_bytes` in QEMU's block/file-posix.c). We take the second.
-    """
+    """Take part in QEMU's image locking, which guards a backing file only against some of its users."""
     try:
         descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise Failed(target, f"cannot be opened: {error.strerror}", "create it first, as root") from error
     try:
-        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _lock(fcntl.F_RDLCK, _NO_OTHER_WRITER))
-        answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _lock(fcntl.F_WRLCK, _WRITER))
-        if _LOCK.unpack(answer)[0] != fcntl.F_UNLCK:
+        image_locks.hold(descriptor, image_locks.NO_OTHER_WRITER)
+        if image_locks.is_held(descriptor, image_locks.WRITER):
             way_out = "shut the guest down, then run the command again"
             raise Refused(target, "is written to by a running guest (QEMU's lock)", way_out, guard="held")
         yield
     finally:
         os.close(descriptor)
-
-
-def _lock(kind: int, offset: int) -> bytes:
-    return _LOCK.pack(kind, os.SEEK_SET, offset, 1, 0)
 
 
 def _create(layer: Overlay) -> None:
@@ -186,7 +174,7 @@ def _daemon_command(qcow2: Path, mountpoint: Path, pidfile: Path) -> list[str]:
     }
     return [
         # The daemon ends, and with it the FUSE mount, even when this process is killed.
-        *("setpriv", "--pdeathsig", "TERM", "--"),
+        *(programs.find("setpriv"), "--pdeathsig", "TERM", "--"),
         program("qemu-storage-daemon"),
         *("--blockdev", json.dumps(file)),
         *("--blockdev", json.dumps(layer)),

@@ -20,6 +20,13 @@ def encode(table: Table) -> tuple[tuple[int, bytes], ...]:
     return mbr.encode(table) if table.kind is TableKind.MBR else gpt.encode(table)
 
 
+def filled(table: Table) -> tuple[tuple[int, int, str], ...]:
+    """The ranges besides the table that passes and fix-ups write: offset and size in bytes, and a name."""
+    area = table.boot_area
+    parts = ((part.offset, part.size, f"partition {part.number}") for part in table.partitions)
+    return ((area.offset, area.size, "the boot area"), *parts)
+
+
 def compare(found: Iterable[tuple[bytes, bytes]]) -> Presence:
     """Judge pairs of (planned bytes, bytes on the disk)."""
     pairs = tuple(found)

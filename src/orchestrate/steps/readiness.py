@@ -1,10 +1,10 @@
 """What is asked before a guest is stopped: all that would make the night longer is found here."""
 
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from blocksync import programs
 from blocksync.errors import Failed, Refused
 from orchestrate import forecast
 from orchestrate.announce import announcements
@@ -84,9 +84,9 @@ def _require_network(plan: Plan) -> None:
                 f"make it (ip link add {nic.bridge} type bridge), or name another in the plan",
                 guard="bridge",
             )
-    if any(announcements(plan.nic)) and shutil.which("arping") is None:
+    if any(announcements(plan.nic)) and programs.look_up("arping") is None:
         raise Failed(
-            "arping", "not found on PATH, and the plan has addresses to announce", "apt-get install arping"
+            "arping", "is not here, and the plan has addresses to announce", "apt-get install arping"
         )
 
 

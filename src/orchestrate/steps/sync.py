@@ -22,6 +22,8 @@ from orchestrate.job import Job, PassRecord, Phase, State
 from orchestrate.moments import Moment, Moments, NoMomentError, Quiesce
 from orchestrate.plan.model import Volume
 from orchestrate.source import Proof, Source
+from orchestrate.steps import target_disk
+from orchestrate.steps.domains import refuse_other_domains
 from orchestrate.steps.drift import refuse_drift
 from orchestrate.steps.target_disk import bring_swap, bring_table
 
@@ -110,6 +112,7 @@ def run(job: Job, source: Source, request: SyncRequest, tasks: Tasks) -> SyncRep
     torn.refuse_torn(job)
     state = _begun(job, again=request.again, dry_run=request.dry_run)
     refuse_drift(job.plan, source.host)
+    refuse_other_domains(job.plan, request.overrides)
     if request.dry_run:
         return _copy(work, _Reading())
     if state.phase is not Phase.PASSES:
@@ -310,7 +313,7 @@ def _copy(work: _Work, reading: _Reading) -> SyncReport:
     The volumes come last: a write that is no pass makes the engine compare the whole target once.
     """
     plan, request = work.job.plan, work.request
-    table_written = bring_table(plan, dry_run=request.dry_run, overrides=request.overrides)
+    table_written = bring_table(plan, dry_run=request.dry_run, overrides=request.overrides, tasks=work.tasks)
     made = tuple(
         volume.device
         for volume in plan.recreated
@@ -354,5 +357,5 @@ def _wanted(work: _Work, volume: Volume, reading: _Reading) -> PassRequest:
         only=reading.only(volume),
         dry_run=request.dry_run,
         bytes_per_second=request.bytes_per_second,
-        overrides=request.overrides,
+        overrides=request.overrides - target_disk.GUARDS,
     )

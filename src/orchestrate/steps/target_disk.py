@@ -2,11 +2,14 @@
 
 import os
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID, uuid5
 
-from blocksync import devices, targets
+from blocksync import contents, devices, guards, programs, targets
 from blocksync.errors import Failed, Refused, Usage
+from blocksync.progress import Progress, Report
 from orchestrate import volumes
 from orchestrate.hosts import ThisHost
 from orchestrate.layout import presence
@@ -14,15 +17,25 @@ from orchestrate.layout.presence import Presence
 from orchestrate.plan.model import Plan, Volume, table
 
 SWAP_HEADER = 4096
+GUARDS = frozenset({"not-empty"})
+"""Guards of the disk as a whole that `--override` takes; passes know nothing of them."""
+_SILENT_SECONDS = 2.0
 _HERE = ThisHost()
 
 
-def bring_table(plan: Plan, *, dry_run: bool, overrides: frozenset[str]) -> bool:
-    """Write the partition table where it is missing; True if that was needed."""
+def bring_table(
+    plan: Plan, *, dry_run: bool, overrides: frozenset[str], tasks: Callable[[str], Report]
+) -> bool:
+    """Write the partition table where it is missing; True if that was needed.
+
+    Where it is missing nothing vouches for the target: it must be empty, wherever it will be written.
+    """
+    guards.check_overrides(overrides - GUARDS)
     target = plan.target
     if not target.exists():
         if dry_run:
             return True
+        guards.out_of_reach(target, overrides)
         targets.create_sparse(target, plan.disk.size)
     size = volumes.size(_HERE, target)
     if size != plan.disk.size:
@@ -37,32 +50,75 @@ def bring_table(plan: Plan, *, dry_run: bool, overrides: frozenset[str]) -> bool
     if found is Presence.SAME:
         return False
     _refuse_foreign(target, found)
+    if "not-empty" not in overrides:
+        _require_empty(plan, tasks)
     if not dry_run:
         targets.write_ranges(target, ranges, overrides=overrides)
     return True
 
 
 def _refuse_foreign(target: Path, found: Presence) -> None:
-    there = volumes.probe(_HERE, target)
+    there = guards.probe(target, 0, devices.measure(target).size)
+    if there is not None and not there.is_table:
+        raise _foreign(target, f"{there.type} {there.uuid}".rstrip(), "signature")
     if found is Presence.DIFFERENT:
-        kind = (
-            f"a different {there.table} partition table"
-            if there.table
-            else "other data where its table belongs"
-        )
-        raise Refused(
-            target,
-            f"carries {kind}",
-            "name an empty target, or clear this one with `wipefs --all --backup` if it is truly free",
-            guard="table",
-        )
-    if there.filesystem is not None:
-        raise Refused(
-            target,
-            f"carries {there.filesystem} {there.uuid or ''}".rstrip(),
-            "name an empty target, or clear this one with `wipefs --all --backup` if it is truly free",
-            guard="signature",
-        )
+        kind = f"a different {there.type} partition table" if there else "other data where its table belongs"
+        raise _foreign(target, kind, "table")
+
+
+def _foreign(target: Path, what: str, guard: str) -> Refused:
+    return Refused(
+        target,
+        f"carries {what}",
+        "name an empty target, or clear this one with `wipefs --all --backup` if it is truly free",
+        guard=guard,
+    )
+
+
+def _require_empty(plan: Plan, tasks: Callable[[str], Report]) -> None:
+    device = devices.measure(plan.target)
+    ranges = presence.filled(table(plan))
+    look = _Look(tasks, sum(size for _, size, _ in ranges))
+    with devices.open_source(device, direct=device.is_block) as opened:
+        for offset, size, name in ranges:
+            place = contents.first_data(opened, offset, size, look.told)
+            if place is not None:
+                raise Refused(
+                    plan.target,
+                    f"holds data at byte {place}, in {name}, and nothing says that it is this guest's",
+                    "name an empty target; a logical volume made anew may still hold what was there before: "
+                    "if nobody needs that, clear it (`blkdiscard --zeroout`), or --override not-empty",
+                    guard="not-empty",
+                )
+            look.done += size
+
+
+class _Look:
+    """Shows that a target is being looked at, once that takes long."""
+
+    def __init__(self, tasks: Callable[[str], Report], total: int) -> None:
+        self._tasks = tasks
+        self._total = total
+        self._started = time.monotonic()
+        self._report: Report | None = None
+        self.done = 0
+
+    def told(self, count: int) -> None:
+        """`count` bytes of the present range were looked at."""
+        seconds = time.monotonic() - self._started
+        if self._report is None and seconds > _SILENT_SECONDS:
+            self._report = self._tasks("is the target empty")
+        if self._report is not None:
+            self._report(
+                Progress(
+                    phase="look",
+                    bytes_done=self.done + count,
+                    bytes_total=self._total,
+                    bytes_changed=0,
+                    bytes_written=0,
+                    seconds=seconds,
+                )
+            )
 
 
 def bring_swap(plan: Plan, volume: Volume, *, dry_run: bool, overrides: frozenset[str]) -> bool:
@@ -96,7 +152,7 @@ def swap_header(volume: Volume, disk_identity: str) -> bytes:
 
 def _make_swap(area: int, uuid: str, volume: Volume) -> None:
     label = ("--label", volume.label) if volume.label else ()
-    argv = ["mkswap", "--uuid", uuid, *label, f"/proc/self/fd/{area}"]
+    argv = [programs.find("mkswap"), "--uuid", uuid, *label, f"/proc/self/fd/{area}"]
     try:
         subprocess.run(argv, check=True, capture_output=True, text=True, pass_fds=(area,))
     except OSError as error:

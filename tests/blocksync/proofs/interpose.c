@@ -78,6 +78,21 @@ static char role_of_path(const char *path)
     return 0;
 }
 
+/* The path that a name in a folder stands for; itself where it says all. */
+static const char *in_folder(int folder, const char *path, char *out)
+{
+    char link[40];
+    ssize_t length;
+    if (path[0] == '/' || folder < 0)
+        return path;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", folder);
+    length = readlink(link, out, PATH_MAX - 1);
+    if (length < 0)
+        return path;
+    snprintf(out + length, PATH_MAX - (size_t)length, "/%s", path);
+    return out;
+}
+
 static char role_of(int fd)
 {
     char link[40], path[PATH_MAX];
@@ -394,29 +409,32 @@ static int opened(int fd, const char *path, int flags, char role)
     return (int)leave("open", role, fd, flags, 0, fd, path, strlen(path));
 }
 
-#define DEFINE_OPEN(name, declared, expression) \
+#define DEFINE_OPEN(name, declared, named, expression) \
     int name declared \
     { \
         REAL(name); \
+        char place[PATH_MAX] = ""; \
+        (void)place; \
         va_list rest; \
         va_start(rest, flags); \
         mode_t mode = va_arg(rest, mode_t); \
         va_end(rest); \
-        char role = role_of_path(path); \
+        const char *whole = named; \
+        char role = role_of_path(whole); \
         if (role == 0) \
             return expression; \
         enter(); \
         enum action action = judge("open", role); \
-        int fd = opened(action == FAIL ? (int)failed() : (expression), path, flags, role); \
+        int fd = opened(action == FAIL ? (int)failed() : (expression), whole, flags, role); \
         if (action == KILL_AFTER || action == KILL_TORN) \
             die(); \
         return fd; \
     }
 
-DEFINE_OPEN(open, (const char *path, int flags, ...), real(path, flags, mode))
-DEFINE_OPEN(open64, (const char *path, int flags, ...), real(path, flags, mode))
-DEFINE_OPEN(openat, (int folder, const char *path, int flags, ...), real(folder, path, flags, mode))
-DEFINE_OPEN(openat64, (int folder, const char *path, int flags, ...), real(folder, path, flags, mode))
+DEFINE_OPEN(open, (const char *path, int flags, ...), path, real(path, flags, mode))
+DEFINE_OPEN(open64, (const char *path, int flags, ...), path, real(path, flags, mode))
+DEFINE_OPEN(openat, (int folder, const char *path, int flags, ...), in_folder(folder, path, place), real(folder, path, flags, mode))
+DEFINE_OPEN(openat64, (int folder, const char *path, int flags, ...), in_folder(folder, path, place), real(folder, path, flags, mode))
 
 static size_t both(char *out, const char *from, const char *to)
 {
@@ -440,10 +458,13 @@ int rename(const char *from, const char *to)
 int renameat(int from_folder, const char *from, int to_folder, const char *to)
 {
     REAL(renameat);
-    char role = role_of_path(to), names[2 * PATH_MAX];
+    char old[PATH_MAX], new[PATH_MAX], names[2 * PATH_MAX];
+    const char *whole = in_folder(to_folder, to, new);
+    char role = role_of_path(whole);
     if (role == 0)
         return real(from_folder, from, to_folder, to);
-    AROUND("rename", role, -1, 0, 0, names, both(names, from, to), real(from_folder, from, to_folder, to));
+    AROUND("rename", role, -1, 0, 0, names, both(names, in_folder(from_folder, from, old), whole),
+        real(from_folder, from, to_folder, to));
 }
 
 int link(const char *from, const char *to)
@@ -458,10 +479,13 @@ int link(const char *from, const char *to)
 int linkat(int from_folder, const char *from, int to_folder, const char *to, int flags)
 {
     REAL(linkat);
-    char role = role_of_path(to), names[2 * PATH_MAX];
+    char old[PATH_MAX], new[PATH_MAX], names[2 * PATH_MAX];
+    const char *whole = in_folder(to_folder, to, new);
+    char role = role_of_path(whole);
     if (role == 0)
         return real(from_folder, from, to_folder, to, flags);
-    AROUND("link", role, -1, 0, 0, names, both(names, from, to), real(from_folder, from, to_folder, to, flags));
+    AROUND("link", role, -1, 0, 0, names, both(names, in_folder(from_folder, from, old), whole),
+        real(from_folder, from, to_folder, to, flags));
 }
 
 int unlink(const char *path)
@@ -471,4 +495,15 @@ int unlink(const char *path)
     if (role == 0)
         return real(path);
     AROUND("unlink", role, -1, 0, 0, path, strlen(path), real(path));
+}
+
+int unlinkat(int folder, const char *path, int flags)
+{
+    REAL(unlinkat);
+    char place[PATH_MAX];
+    const char *whole = in_folder(folder, path, place);
+    char role = role_of_path(whole);
+    if (role == 0)
+        return real(folder, path, flags);
+    AROUND("unlink", role, -1, 0, 0, whole, strlen(whole), real(folder, path, flags));
 }

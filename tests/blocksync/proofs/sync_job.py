@@ -74,8 +74,8 @@ class SyncJob:
     def watch(self) -> list[tuple[str, str]]:
         """Roles for the interposer.
 
-        Source, Target and what is Made beside it, their Parent; Digest file, a New one and the History beside
-        it, their Folder.
+        Source, Target and what is Made beside it, their Parent; Digest file, the History and whatever is new
+        beside it, their Folder.
         """
         state = self.digests.parent
         paths = (
@@ -83,7 +83,6 @@ class SyncJob:
             ("T", self.target),
             ("P", self.folder),
             ("D", self.digests),
-            ("N", state / f".{self.digests.name}.new"),
             ("F", state),
             ("H", f"{state}/"),
             ("M", f"{self.folder}/"),

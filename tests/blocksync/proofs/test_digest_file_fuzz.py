@@ -119,7 +119,9 @@ def test_bytes_from_anywhere_are_refused_or_not_believed(
         try:
             digests.check_path(path)
         except Usage:
-            assert not content.startswith(b"BSDIGEST")
+            assert content
+        else:
+            assert not content or (content.startswith(b"BSDIGEST") and len(content) >= HEADER_SIZE)
         assert not digests.load(path, sound.binding).trusted
 
     read()

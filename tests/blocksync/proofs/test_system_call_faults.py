@@ -296,7 +296,6 @@ def test_every_kind_of_call_that_the_engine_makes_has_its_faults(
     named = {
         "open",
         "pread",
-        "write",
         "pwrite",
         "fsync",
         "close",

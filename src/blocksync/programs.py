@@ -1,0 +1,62 @@
+"""Programs of this host: found where root's programs are, whatever PATH says.
+
+Cron, `su` without `-` and many set-ups of sudo leave out the folders in which half of them lie.
+"""
+
+import os
+import shutil
+
+from blocksync.errors import Failed
+
+BESIDES = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+"""Folders that are looked in after those of PATH."""
+
+_PACKAGES = {
+    "arping": "arping",
+    "blkid": "util-linux",
+    "blockdev": "util-linux",
+    "debugfs": "e2fsprogs",
+    "dmsetup": "dmsetup",
+    "dumpe2fs": "e2fsprogs",
+    "grub-fstest": "grub-common",
+    "grub-mkimage": "grub-common",
+    "ip": "iproute2",
+    "losetup": "mount",
+    "lvs": "lvm2",
+    "mkswap": "util-linux",
+    "mount": "mount",
+    "qemu-img": "qemu-utils",
+    "qemu-storage-daemon": "qemu-utils or qemu-system-common",
+    "qemu-system-x86_64": "qemu-system-x86",
+    "setpriv": "util-linux",
+    "ssh": "openssh-client",
+    "umount": "mount",
+    "virsh": "libvirt-clients",
+}
+
+
+def search_path() -> str:
+    """PATH, and the folders besides."""
+    return os.pathsep.join((os.environ.get("PATH") or os.defpath, *BESIDES))
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's environment for a program, which then finds others likewise."""
+    return {**os.environ, "PATH": search_path(), **more}
+
+
+def look_up(name: str) -> str | None:
+    """The path of a program, or None. A name with a slash in it is one already."""
+    return shutil.which(name, path=search_path())
+
+
+def find(name: str) -> str:
+    """The path of a program. Raises Failed, with the package that has it."""
+    found = look_up(name)
+    if found is None:
+        raise Failed(
+            name,
+            f"is neither in a folder of PATH nor in {', '.join(BESIDES)}",
+            f"apt-get install {_PACKAGES.get(name, name)}, or have PATH lead to it",
+        )
+    return found
