@@ -63,7 +63,7 @@ def mounted(raw: Path, filesystems: Sequence[MountSpec], *, read_only: bool = Fa
     not supported, `Failed` when a mount does not succeed or cannot be undone.
     """
     ordered = _in_order(raw, filesystems)
-    wanted = [mounting(raw, spec.offset, spec.filesystem, read_only=read_only) for spec in ordered]
+    wanted = _wanted(raw, ordered, read_only=read_only)
     # A signal that came between two steps could leave a file open here, by which the mount would be busy.
     with held_back(), contextlib.ExitStack() as stack:
         volumes = [
@@ -80,6 +80,15 @@ def mounted(raw: Path, filesystems: Sequence[MountSpec], *, read_only: bool = Fa
         if not read_only:
             for volume, root in zip(volumes, roots, strict=True):
                 _sync(volume, root)
+
+
+def require_mountable(raw: Path, filesystems: Sequence[MountSpec]) -> None:
+    """Raise what `mounted` would raise before it mounts anything for writing."""
+    _wanted(raw, _in_order(raw, filesystems), read_only=False)
+
+
+def _wanted(raw: Path, ordered: Sequence[MountSpec], *, read_only: bool) -> list[Mounting]:
+    return [mounting(raw, spec.offset, spec.filesystem, read_only=read_only) for spec in ordered]
 
 
 def unmount_leftovers(raw: Path) -> None:

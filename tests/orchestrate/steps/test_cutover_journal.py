@@ -107,6 +107,17 @@ def test_an_open_volume_is_named_before_the_last_pass(planned_guest, xl):
     assert "last pass" not in [entry["step"] for entry in journal_of(planned_guest)["steps"]]
 
 
+@pytest.mark.parametrize("option", ["-E mount_opts=debug", "-O mmp"])
+def test_a_file_system_that_would_not_be_mounted_is_named_before_the_stop(planned_guest, xl, option):
+    subprocess.run(["tune2fs", *option.split(), planned_guest.volumes["xvda2"]], check=True)
+    planned_guest.result("sync")
+    done = planned_guest.step("cutover")
+    assert done.returncode == 3
+    assert "its file system is not mounted" in done.stderr
+    assert xl.running
+    assert xl.calls("shutdown") == []
+
+
 @pytest.mark.parametrize("moment", ["begin", "end"])
 @pytest.mark.parametrize("step", STEPS)
 def test_a_cutover_killed_at_any_step_goes_on(planned_guest, xl, moment, step):
