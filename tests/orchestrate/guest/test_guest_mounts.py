@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from contextlib import suppress
@@ -381,9 +382,11 @@ def test_a_device_that_somebody_else_has_on_the_disk_is_not_waited_for(tmp_path,
 
 @pytest.mark.parametrize("make", [Path.touch, Path.mkdir], ids=["file", "folder"])
 def test_what_a_stranger_put_into_the_temporary_folder_stops_nothing(tmp_path, content, monkeypatch, make):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     stranger = tmp_path / "xen2kvm-guest-4194304999-1"
     make(stranger)
+    if stranger.is_dir():
+        (stranger / "file").touch()
     raw = tmp_path / "disk.img"
     specs = disk(raw, [("ext4", content)])
     unmount_leftovers(raw)
