@@ -208,6 +208,8 @@ def step(step: Step, *, color: bool) -> None:
 
 def rehearsal(rehearsal: "Rehearsal", *, as_json: bool, color: bool) -> None:
     """That the guest came up, and where its console is kept."""
+    for note in rehearsal.notes:
+        print(f"note: {note}", file=sys.stderr)
     if as_json:
         _print_json(
             {"seen": rehearsal.seen, "steps": _steps(rehearsal.steps), "console": str(rehearsal.console)}

@@ -3,13 +3,15 @@
 The guest's own copy is not used: it would have to be run here, and what a guest holds is not trusted.
 """
 
+import io
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from blocksync import programs
 from blocksync.errors import Failed, Refused
+from blocksync.foreign import shown_bytes
 
 PLATFORM = Path("/usr/lib/grub/i386-pc")
 _FILESYSTEM_MODULES = {
@@ -54,18 +56,27 @@ def make(early_config: str, filesystem: str) -> GrubImage:
     if module is None:
         known = ", ".join(_FILESYSTEM_MODULES)
         raise Refused(f"/boot on {filesystem}", f"GRUB is set up here for {known}", guard="boot-filesystem")
-    with TemporaryDirectory(prefix="xen2kvm-grub-") as scratch:
-        early, core = Path(scratch, "early.cfg"), Path(scratch, "core.img")
-        early.write_text(early_config)
+    with _in_memory("early.cfg") as early, _in_memory("core.img") as core:
+        early.write(early_config.encode())
         argv = [programs.find("grub-mkimage"), "-O", "i386-pc", "-d", str(PLATFORM), "-p", "/boot/grub"]
-        argv += ["-c", str(early), "-o", str(core), *_ALWAYS, module]
+        argv += ["-c", _path(early), "-o", _path(core), *_ALWAYS, module]
         try:
-            subprocess.run(argv, check=True, capture_output=True, text=True)
-            return GrubImage((PLATFORM / "boot.img").read_bytes(), core.read_bytes())
+            passed = early.fileno(), core.fileno()
+            subprocess.run(argv, check=True, capture_output=True, pass_fds=passed)
+            return GrubImage((PLATFORM / "boot.img").read_bytes(), core.read())
         except subprocess.CalledProcessError as error:
-            raise Failed("grub-mkimage", error.stderr.strip(), _INSTALL) from error
+            raise Failed("grub-mkimage", shown_bytes(error.stderr), _INSTALL) from error
         except OSError as error:
             raise Failed(error.filename, error.strerror or "cannot be read", _INSTALL) from error
+
+
+def _in_memory(name: str) -> io.FileIO:
+    """A file that goes with this process, whatever ends it."""
+    return io.FileIO(os.memfd_create(name, os.MFD_CLOEXEC), "r+b")
+
+
+def _path(file: io.FileIO) -> str:
+    return f"/proc/self/fd/{file.fileno()}"
 
 
 def modules() -> dict[str, bytes]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from blocksync.errors import Failed
+from orchestrate.guest.limits import limited
 from orchestrate.guest.reading import LARGEST_FILE
 from orchestrate.hosts import MISSING, Done, Host
 
@@ -85,6 +86,7 @@ def _below(path: str, mountpoint: str) -> bool:
 
 def reader(host: Host) -> Reader:
     """The reader that `host` has the program for."""
+    host = limited(host)
     if host.run(["grub-fstest", "--version"]).status != MISSING:
         return GrubFstest(host)
     if host.run(["debugfs", "-V"]).status != MISSING:

@@ -7,7 +7,6 @@ what a kernel does first (long mode, exceptions, system calls) and reports each 
 
 import os
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -85,29 +84,30 @@ def kvm_verdict(device: Path = Path("/dev/kvm")) -> Verdict:
 
 def run_probe(accelerator: Accelerator, seconds: float = PROBE_SECONDS) -> Verdict:
     """Boot the probe sector under `accelerator`; it must finish all its steps within `seconds`."""
-    with tempfile.TemporaryDirectory(prefix="xen2kvm-probe-") as folder:
-        disk = Path(folder) / "disk"
-        disk.write_bytes(PROBE_SECTOR)
-        serial = Path(folder) / "serial"
+    # In memory: whatever ends this process, nothing of it is left.
+    with os.fdopen(os.memfd_create("probe", os.MFD_CLOEXEC), "wb", buffering=0) as disk:
+        disk.write(PROBE_SECTOR)
         try:
             ended = subprocess.run(
-                _probe_command(accelerator, disk, serial),
+                _probe_command(accelerator, disk.fileno()),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=seconds,
                 check=False,
+                pass_fds=(disk.fileno(),),
             )
+            steps = ended.stdout
             cause = ended.stderr.decode(errors="replace").strip() or f"QEMU ended with {ended.returncode}"
-        except subprocess.TimeoutExpired:
+        except subprocess.TimeoutExpired as error:
+            steps = error.stdout or b""
             cause = f"no answer within {seconds:g} s"
-        steps = serial.read_bytes() if serial.exists() else b""
     if steps == _PROBE_STEPS:
         return Verdict(True, f"a probe guest ran under {accelerator}")
     reached = f"{len(steps)} of {len(_PROBE_STEPS)} steps"
     return Verdict(False, f"a probe guest under {accelerator} did {reached}: {cause}")
 
 
-def _probe_command(accelerator: Accelerator, disk: Path, serial: Path) -> list[str]:
+def _probe_command(accelerator: Accelerator, disk: int) -> list[str]:
     return [
         emulator(),
         *("-accel", accelerator),
@@ -118,8 +118,8 @@ def _probe_command(accelerator: Accelerator, disk: Path, serial: Path) -> list[s
         "-no-reboot",
         *("-display", "none"),
         *("-m", "16"),
-        *("-drive", f"file={disk},format=raw,if=ide"),
-        *("-serial", f"file:{serial}"),
+        *("-drive", f"file=/proc/self/fd/{disk},format=raw,if=ide"),
+        *("-serial", "stdio"),
         # The probe's last instruction writes here, which ends QEMU.
         *("-device", "isa-debug-exit,iobase=0xf4,iosize=1"),
     ]

@@ -19,6 +19,7 @@ import pexpect
 from blocksync.errors import Failed, Usage
 from orchestrate.kvm import bridge
 from orchestrate.kvm.accel import Accelerator
+from orchestrate.kvm.confinement import confinement
 from orchestrate.kvm.domain import DiskBus, NicModel
 from orchestrate.kvm.qemu import emulator
 
@@ -235,6 +236,7 @@ def qemu_command(spec: MachineSpec) -> list[str]:
         *("-smp", str(spec.vcpus)),
         "-nodefaults",
         "-no-user-config",
+        *confinement(spec.accelerator).arguments,
         *(() if spec.may_reboot else ("-no-reboot",)),
         *("-display", "none"),
         # Ctrl-C typed on the console is the guest's.

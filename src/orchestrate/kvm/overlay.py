@@ -1,7 +1,9 @@
 """A throw-away layer over the target: fix-ups and a rehearsal write to it, the target keeps its bytes."""
 
+import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blocksync import image_locks, programs
-from blocksync.errors import Failed, Refused, telling
+from blocksync.errors import Failed, Refused, Usage, telling
 from blocksync.interruption import held_back
+from blocksync.own_files import opened, replace
 from orchestrate.kvm.qemu import program
 
 _START_SECONDS = 20.0
@@ -22,6 +25,13 @@ _STOP_SECONDS = 60.0
 _POLL_SECONDS = 0.02
 _FOLDER = "overlay-"
 _RAW = "raw"
+_QCOW2 = "overlay.qcow2"
+_LOG, _PIDFILE = "storage-daemon.log", "storage-daemon.pid"
+# Only a folder with this file in it is one of ours, and all that is in one has these names.
+_MARK, _MARKED = "made-by-xen2kvm", b"an overlay of a disk: whatever is in this folder is thrown away\n"
+_CONTENT = (_QCOW2, _RAW, _LOG, _PIDFILE, _MARK)
+# What has an overlay open, or is about to.
+_PROGRAMS = frozenset({"qemu-img", "qemu-storage-daemon", "qemu-system-x86_64", "qemu-kvm", "setpriv"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +52,8 @@ class Overlay:
         """
         mountpoint = self.qcow2.with_name(_RAW)
         mountpoint.touch()
-        log = self.qcow2.with_name("storage-daemon.log")
-        pidfile = self.qcow2.with_name("storage-daemon.pid")
+        log = self.qcow2.with_name(_LOG)
+        pidfile = self.qcow2.with_name(_PIDFILE)
         with ExitStack() as stack:
             stack.callback(pidfile.unlink, missing_ok=True)
             with held_back(), log.open("wb") as output:
@@ -74,7 +84,8 @@ def overlay(target: Path, directory: Path) -> Iterator[Overlay]:
         with held_back():
             folder = Path(tempfile.mkdtemp(prefix=_FOLDER, dir=directory.absolute()))
             stack.callback(_throw_away, folder)
-        layer = Overlay(target, folder / "overlay.qcow2")
+            replace(folder / _MARK, _MARKED, "a mark")
+        layer = Overlay(target, folder / _QCOW2)
         with _kept_from_guests(target):
             _create(layer)
             yield layer
@@ -87,19 +98,50 @@ def _throw_away(folder: Path) -> None:
 
 def remove_leftovers(directory: Path, release: Callable[[Path], None]) -> None:
     """Remove the overlays that killed processes left in `directory`. The caller keeps others from it, as by
-    the lock of a job: whatever is there is nobody's.
+    the lock of a job: those of ours that are there are nobody's. What has such a name and is not marked as
+    ours stays, and so does whatever somebody put into one that is.
 
-    `release` is told the raw file of each, which nobody answers for any more, and lets go of what is on top
+    `release` is told the raw file of each, which nobody answers for any more, and waits for what is on top
     of it. Raises `Failed` when something will not go.
     """
     for folder in directory.absolute().glob(f"{_FOLDER}*"):
+        if not _is_ours(folder):
+            continue
         _end_programs(folder)
         release(folder / _RAW)
         # Not mounted any more is as good.
         umount = [programs.find("umount"), "--lazy", "--", str(folder / _RAW)]
         subprocess.run(umount, capture_output=True, check=False)
         with telling(folder, "cannot be removed", f"end what uses it (fuser -vm {folder}), then remove it"):
-            shutil.rmtree(folder)
+            _remove(folder)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether `overlay` made a folder; one that was killed in between has nothing in it, and stays."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:  # a file, or a link
+        return False
+    try:
+        if os.fstat(descriptor).st_uid != os.geteuid():
+            return False
+        with opened(Path(f"/proc/self/fd/{descriptor}", _MARK), os.O_RDONLY, "a mark") as mark:
+            return os.fstat(mark).st_uid == os.geteuid() and os.read(mark, len(_MARKED) + 1) == _MARKED
+    except (OSError, Usage):
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _remove(folder: Path) -> None:
+    for name in _CONTENT:
+        (folder / name).unlink(missing_ok=True)
+    try:
+        folder.rmdir()
+    except OSError as error:
+        # Somebody has put something there.
+        if error.errno != errno.ENOTEMPTY:
+            raise
 
 
 def _end_programs(folder: Path) -> None:
@@ -119,17 +161,39 @@ def _end_programs(folder: Path) -> None:
 
 
 def _programs(folder: Path) -> set[int]:
-    """The processes of QEMU's programs, or about to become one, with the folder's name in an argument."""
-    found = set()
-    for told in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = told.read_bytes().split(b"\0")
-        except OSError:  # ended while we looked
-            continue
-        is_qemu = any(Path(os.fsdecode(word)).name.startswith("qemu-") for word in words)
-        if is_qemu and any(folder.name.encode() in word for word in words):
-            found.add(int(told.parent.name))
-    return found
+    """QEMU's programs, and what is about to become one, with a file of the folder open or as an argument."""
+    places = {os.fsencode(folder) + b"/", os.fsencode(folder.resolve()) + b"/"}
+    return {
+        int(process.name)
+        for process in Path("/proc").glob("[0-9]*")
+        if _executed(process) in _PROGRAMS and (_has_open(process, places) or _names(process, places))
+    }
+
+
+def _executed(process: Path) -> str:
+    try:
+        # Packages may have been upgraded since.
+        return (process / "exe").readlink().name.removesuffix(" (deleted)")
+    except OSError:  # ended while we looked
+        return ""
+
+
+def _has_open(process: Path, places: set[bytes]) -> bool:
+    found = []
+    with suppress(OSError):
+        for descriptor in (process / "fd").iterdir():
+            with suppress(FileNotFoundError):
+                found.append(os.fsencode(descriptor.readlink()))
+    return any(path.startswith(place) for path in found for place in places)
+
+
+def _names(process: Path, places: set[bytes]) -> bool:
+    """Whether an argument has one of the paths in it, from its beginning."""
+    try:
+        words = (process / "cmdline").read_bytes()
+    except OSError:  # ended while we looked
+        return False
+    return any(re.search(rb'(?:^|[\0="])' + re.escape(place), words) for place in places)
 
 
 @contextmanager
@@ -173,8 +237,10 @@ def _daemon_command(qcow2: Path, mountpoint: Path, pidfile: Path) -> list[str]:
         "writable": True,
     }
     return [
-        # The daemon ends, and with it the FUSE mount, even when this process is killed.
-        *(programs.find("setpriv"), "--pdeathsig", "TERM", "--"),
+        # The daemon ends, and with it the FUSE mount, even when this process is killed. Of root's rights it
+        # has two: to mount, and to open anybody's files.
+        *(programs.find("setpriv"), "--pdeathsig", "TERM", "--no-new-privs"),
+        *("--bounding-set", "-all,+sys_admin,+dac_override", "--"),
         program("qemu-storage-daemon"),
         *("--blockdev", json.dumps(file)),
         *("--blockdev", json.dumps(layer)),

@@ -16,7 +16,7 @@ from blocksync.errors import BlocksyncError, Failed
 from orchestrate import journal as journals
 from orchestrate import ownership, sides
 from orchestrate.checks import Result
-from orchestrate.guest.mounts import unmount_leftovers
+from orchestrate.guest.mounts import require_mountable, unmount_leftovers
 from orchestrate.hosts import HostLost
 from orchestrate.job import Job, Phase
 from orchestrate.journal import Closed, Journal, Owner
@@ -25,7 +25,7 @@ from orchestrate.kvm.domain import DomainSpec, Nic, domain_xml
 from orchestrate.sides import Asking, KvmSide, Nobody, XenSide
 from orchestrate.source import Source
 from orchestrate.steps import domain_file, readiness, sync, take_over
-from orchestrate.steps.finishing import finish
+from orchestrate.steps.finishing import finish, mounts
 from orchestrate.steps.sync import SyncReport, SyncRequest, Tasks
 from orchestrate.stopwatch import Step, Stopwatch
 
@@ -170,6 +170,7 @@ def _handed_over(work: _Cutover) -> SyncReport:
         with work.watch.step("make ready"):
             # The last pass and its proof, for each volume.
             work.source.make_ready(2 * len(plan.copied))
+            require_mountable(plan.target, mounts(plan))
     _stop(work)
     with work.watch.step("last pass"):
         last = sync.last_pass(job, work.source, work.tasks, work.overrides)

@@ -12,6 +12,7 @@ from orchestrate.guest import selinux_relabel
 from orchestrate.guest.mounts import unmount_leftovers
 from orchestrate.job import Job
 from orchestrate.kvm import accel, bridge
+from orchestrate.kvm.confinement import confinement
 from orchestrate.kvm.machine import Machine, MachineSpec
 from orchestrate.kvm.overlay import overlay, remove_leftovers
 from orchestrate.steps.finishing import finish
@@ -43,11 +44,14 @@ class RehearseRequest:
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """A guest that came up: what its console said, each step's time, and where the whole console is kept."""
+    """A guest that came up: what its console said, each step's time, where the whole console is kept, and
+    what the person should know.
+    """
 
     seen: str
     steps: tuple[Step, ...]
     console: Path
+    notes: tuple[str, ...] = ()
 
 
 def run(job: Job, request: RehearseRequest, watch: Stopwatch) -> Rehearsal:
@@ -79,7 +83,8 @@ def run(job: Job, request: RehearseRequest, watch: Stopwatch) -> Rehearsal:
         with Machine(spec, console) as machine, watch.step("boot until the console says it is up"):
             seen = machine.wait_for(request.expect or plan.boot.expect, request.timeout)
     job.remember(replace(state, rehearsed=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"))
-    return Rehearsal(seen.text, tuple(watch.steps), console)
+    lacks = confinement(spec.accelerator).lacks
+    return Rehearsal(seen.text, tuple(watch.steps), console, (lacks,) if lacks else ())
 
 
 def _require_copy(job: Job, passes: int) -> None:

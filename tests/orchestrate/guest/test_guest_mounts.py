@@ -1,20 +1,23 @@
 """Guests mounted out of one disk on real filesystems, and nothing left behind."""
 
+import fcntl
 import hashlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from blocksync.errors import Failed, Refused, Usage
 from orchestrate.guest.edit import Edit
-from orchestrate.guest.mounts import MountSpec, mounted
+from orchestrate.guest.mounts import MountSpec, mounted, unmount_leftovers
 
 MIB = 1 << 20
 SIZES = {"ext2": 16, "ext3": 16, "ext4": 16, "xfs": 320, "btrfs": 128}
@@ -30,8 +33,27 @@ MKFS = {
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind():
     yield
-    assert f"xen2kvm-guest-{os.getpid()}-" not in Path("/proc/self/mountinfo").read_text()
-    assert not list(Path("/tmp").glob(f"xen2kvm-guest-{os.getpid()}-*"))
+    deadline = time.monotonic() + 5
+    while len(set(namespaces().values())) > 1:
+        assert time.monotonic() < deadline, "a thread is still in a namespace of its own"
+        time.sleep(0.01)
+
+
+def guest_mounts() -> list[list[str]]:
+    """What is mounted in the namespace of the guest, as the kernel tells the thread that is in it."""
+    ours = Path("/proc/self/ns/mnt").readlink()
+    (other,) = (thread for thread, namespace in namespaces().items() if namespace != ours)
+    lines = (other / "mountinfo").read_text().splitlines()
+    return [line.split() for line in lines if line.split()[4].startswith("/run") and "/dev/loop" in line]
+
+
+def namespaces() -> dict[Path, Path]:
+    """The mount namespace of each thread of this process."""
+    found = {}
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(OSError):
+            found[thread] = (thread / "ns/mnt").readlink()
+    return found
 
 
 def loops_of(raw: Path) -> list[str]:
@@ -97,8 +119,7 @@ def test_other_volumes_are_inside_the_root_whatever_their_order(tmp_path, conten
     with mounted(raw, [specs[2], specs[1], specs[0]]) as guest:
         assert guest.names("/v1") == ()
         guest.apply([Edit("/v1/a/file", b"one", "r"), Edit("/v2/file", b"two", "r")])
-        points = Path("/proc/self/mountinfo").read_text()
-        assert points.count("nosuid,nodev,noexec") >= 3
+        assert [fields[5] for fields in guest_mounts()] == ["rw,nosuid,nodev,noexec,relatime"] * 3
         assert len(loops_of(raw)) == 3
     with mounted(raw, specs[:1]) as guest:
         assert guest.names("/v1") == ("hidden",)
@@ -260,22 +281,39 @@ def test_interrupts_at_any_moment_leave_nothing(tmp_path, content):
         _, said = process.communicate(timeout=30)
         assert "KeyboardInterrupt" in said
         assert loops_of(raw) == []
-        assert f"xen2kvm-guest-{process.pid}-" not in Path("/proc/self/mountinfo").read_text()
-        assert not list(Path("/tmp").glob(f"xen2kvm-guest-{process.pid}-*"))
 
 
 def test_a_busy_mount_is_waited_for(tmp_path, content):
     raw = tmp_path / "disk.img"
     specs = disk(raw, [("ext4", content)])
-    with mounted(raw, specs):
-        (where,) = [
-            line.split()[4]
-            for line in Path("/proc/self/mountinfo").read_text().splitlines()
-            if f"xen2kvm-guest-{os.getpid()}-" in line
-        ]
-        holder = subprocess.Popen(["sleep", "0.5"], cwd=where)
+    with mounted(raw, specs) as guest:
+        holder = subprocess.Popen(["sleep", "0.5"], cwd=f"/proc/self/fd/{guest._root}")
     assert holder.wait() == 0
     assert loops_of(raw) == []
+
+
+def test_no_other_process_sees_the_guest_or_keeps_it_busy(tmp_path, content):
+    raw = tmp_path / "disk.img"
+    specs = disk(raw, [("ext4", content), ("xfs", None)])
+    started = time.monotonic()
+    with mounted(raw, specs) as guest:
+        guest.apply([Edit("/v1/file", b"new\n", "r")])
+        # What a container or a service with a private /tmp does: its namespace is a copy of this one.
+        command = ["unshare", "--mount", "sh", "-c", "cat /proc/self/mountinfo; echo; exec sleep 60"]
+        stranger = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert stranger.stdout is not None
+        sees = "".join(iter(stranger.stdout.readline, "\n"))
+        numbers = [fields[2] for fields in guest_mounts()]
+    try:
+        assert time.monotonic() - started < 8
+        assert stranger.poll() is None
+        assert loops_of(raw) == []
+        assert len(numbers) == 2
+        assert not [number for number in numbers if f" {number} " in sees]
+    finally:
+        stranger.kill()
+        stranger.wait()
+        stranger.stdout.close()
 
 
 @pytest.mark.parametrize("kind", ["ntfs", "zfs_member", "", "ext4,loop"])
@@ -301,3 +339,87 @@ def test_a_disk_that_is_not_there_is_named(tmp_path):
         mounted(tmp_path / "none.img", [MountSpec(0, MIB, "ext4", "/")]),
     ):
         pytest.fail("it was mounted")
+
+
+def test_nothing_is_left_of_a_process_that_was_killed(tmp_path, content):
+    raw = tmp_path / "disk.img"
+    specs = disk(raw, [("ext4", content), ("ext4", None)])
+    script = textwrap.dedent(f"""
+        import time
+        from pathlib import Path
+        from orchestrate.guest.edit import Edit
+        from orchestrate.guest.mounts import MountSpec, mounted
+        with mounted(Path({str(raw)!r}), {specs!r}) as guest:
+            guest.apply([Edit("/etc/fstab", b"new", "r"), Edit("/v1/file", b"new", "r")])
+            print("ready", flush=True)
+            time.sleep(60)
+    """)
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        assert len(loops_of(raw)) == 2
+        process.kill()
+    unmount_leftovers(raw)
+    assert loops_of(raw) == []
+    with mounted(raw, specs, read_only=True) as guest:
+        assert guest.read("/etc/fstab") == b"new"
+
+
+def test_a_device_that_somebody_else_has_on_the_disk_is_not_waited_for(tmp_path, content):
+    raw = tmp_path / "disk.img"
+    disk(raw, [("ext4", content)])
+    device = subprocess.run(
+        ["losetup", "--find", "--show", raw], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    try:
+        started = time.monotonic()
+        unmount_leftovers(raw)
+        assert time.monotonic() - started < 5
+        assert loops_of(raw) == [device]
+    finally:
+        subprocess.run(["losetup", "-d", device], check=True)
+
+
+@pytest.mark.parametrize("make", [Path.touch, Path.mkdir], ids=["file", "folder"])
+def test_what_a_stranger_put_into_the_temporary_folder_stops_nothing(tmp_path, content, monkeypatch, make):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    stranger = tmp_path / "xen2kvm-guest-4194304999-1"
+    make(stranger)
+    if stranger.is_dir():
+        (stranger / "file").touch()
+    raw = tmp_path / "disk.img"
+    specs = disk(raw, [("ext4", content)])
+    unmount_leftovers(raw)
+    with mounted(raw, specs) as guest:
+        guest.apply([Edit("/etc/fstab", b"new", "r")])
+    assert stranger.exists()
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_udev_is_kept_from_the_devices_of_a_guest(tmp_path, content, read_only):
+    raw = tmp_path / "disk.img"
+    specs = disk(raw, [("ext4", content)])
+    with mounted(raw, specs, read_only=read_only):
+        (device,) = loops_of(raw)
+        # What udev does before it looks at a device (systemd, "Locking Block Device Access").
+        with Path(device).open("rb") as node, pytest.raises(BlockingIOError):
+            fcntl.flock(node, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def test_a_file_system_that_could_not_be_written_is_an_error_and_not_silence(tmp_path, content):
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", small], check=True)
+    try:
+        raw = small / "disk.img"
+        specs = disk(raw, [("ext4", content)])
+        with (
+            pytest.raises(Failed, match="was not written as a whole") as failed,
+            mounted(raw, specs) as guest,
+        ):
+            # New files are not waited for one by one: only the end can tell.
+            guest.apply([Edit(f"/data/{number}", os.urandom(MIB), "r") for number in range(8)])
+        assert "dmesg" in failed.value.way_out
+        assert loops_of(raw) == []
+    finally:
+        subprocess.run(["umount", small], check=True)

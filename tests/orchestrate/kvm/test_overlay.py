@@ -16,7 +16,7 @@ from boot_sectors import printing
 
 from blocksync.errors import Failed, Refused
 from orchestrate.kvm.machine import Machine, MachineSpec
-from orchestrate.kvm.overlay import Overlay, overlay
+from orchestrate.kvm.overlay import Overlay, overlay, remove_leftovers
 
 pytestmark = [
     pytest.mark.skipif(not shutil.which("qemu-storage-daemon"), reason="needs qemu-storage-daemon"),
@@ -221,3 +221,98 @@ def test_the_export_ends_when_this_process_is_killed(target: Path, tmp_path: Pat
     while str(tmp_path) in Path("/proc/self/mounts").read_text():
         assert time.monotonic() < deadline, "the FUSE export outlived its process"
         time.sleep(0.05)
+
+
+def left_by_a_kill(target: Path, work: Path) -> Path:
+    """The folder of an overlay whose process was killed, its daemon with it."""
+    program = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from orchestrate.kvm.overlay import overlay\n"
+        "with overlay(Path(sys.argv[1]), Path(sys.argv[2])) as layer, layer.raw() as raw:\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, target, work], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (folder,) = work.glob("overlay-*")
+    return folder
+
+
+def test_what_a_kill_left_is_removed(target: Path, tmp_path: Path) -> None:
+    left_by_a_kill(target, tmp_path / "work")
+    released: list[Path] = []
+    remove_leftovers(tmp_path / "work", released.append)
+    assert [raw.name for raw in released] == ["raw"]
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_a_folder_of_the_operator_s_stays_whatever_its_name(target: Path, tmp_path: Path) -> None:
+    job, elsewhere = tmp_path / "job", tmp_path / "elsewhere"
+    for folder in (job / "overlay-1", job / "overlay-abcdefgh", job / "overlay-empty", elsewhere):
+        folder.mkdir(parents=True)
+    (job / "overlay-1/precious").touch()
+    (job / "overlay-abcdefgh/overlay.qcow2").touch()
+    (job / "overlay-file").touch()
+    (job / "overlay-link").symlink_to(elsewhere)
+    # What is in it looks like ours, and is somebody else's.
+    left_by_a_kill(target, elsewhere)
+    (copied,) = elsewhere.glob("overlay-*")
+    (job / "overlay-linked").symlink_to(copied)
+    before = sorted(tmp_path.rglob("*"))
+    remove_leftovers(job, lambda raw: pytest.fail(f"{raw} is not ours"))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("mark", [b"", b"mine\n", None])
+def test_a_mark_that_is_not_ours_keeps_its_folder(tmp_path: Path, mark: bytes | None) -> None:
+    folder = tmp_path / "overlay-abcdefgh"
+    folder.mkdir()
+    if mark is None:
+        os.mkfifo(folder / "made-by-xen2kvm")
+    else:
+        (folder / "made-by-xen2kvm").write_bytes(mark)
+    remove_leftovers(tmp_path, lambda raw: pytest.fail(f"{raw} is not ours"))
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_what_was_put_into_a_leftover_stays(target: Path, tmp_path: Path) -> None:
+    folder = left_by_a_kill(target, tmp_path / "work")
+    (folder / "notes").touch()
+    remove_leftovers(tmp_path / "work", lambda _: None)
+    assert list(folder.iterdir()) == [folder / "notes"]
+
+
+def test_only_what_has_the_overlay_is_ended(target: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    folder = left_by_a_kill(target, work)
+    beside = tmp_path / "elsewhere" / folder.name
+    beside.mkdir(parents=True)
+    (tmp_path / f"{folder.name}0.img").touch()
+    os.truncate(tmp_path / f"{folder.name}0.img", 1 << 20)
+    shutil.copy(tmp_path / f"{folder.name}0.img", beside / "overlay.qcow2")
+    qemu = ["qemu-system-x86_64", "-machine", "none", "-display", "none", "-nodefaults", "-drive"]
+    strangers = [
+        subprocess.Popen([*qemu, f"if=none,format=raw,file={path}"])
+        for path in (tmp_path / f"{folder.name}0.img", beside / "overlay.qcow2")
+    ]
+    # Not QEMU, though it has the path, and QEMU's name, in its arguments.
+    strangers.append(subprocess.Popen(["sleep", "60"], stdin=(folder / "overlay.qcow2").open("rb")))
+    ours = subprocess.Popen([*qemu, f"if=none,format=qcow2,file={folder}/overlay.qcow2"])
+    try:
+        remove_leftovers(work, lambda _: None)
+        assert ours.wait(10) is not None
+        assert [process.poll() for process in strangers] == [None, None, None]
+    finally:
+        for process in (*strangers, ours):
+            process.kill()
+            process.wait()
+    assert list(work.iterdir()) == []
+
+
+def test_the_storage_daemon_has_few_of_root_s_rights(target: Path, tmp_path: Path) -> None:
+    with overlay(target, tmp_path / "work") as layer, layer.raw():
+        pid = layer.qcow2.with_name("storage-daemon.pid").read_text().strip()
+        told = Path("/proc", pid, "status").read_text()
+    assert "NoNewPrivs:\t1\n" in told
+    rights = int(told.partition("CapEff:\t")[2].split()[0], 16)
+    assert rights == 1 << 21 | 1 << 1  # CAP_SYS_ADMIN, CAP_DAC_OVERRIDE

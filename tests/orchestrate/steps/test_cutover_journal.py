@@ -107,6 +107,17 @@ def test_an_open_volume_is_named_before_the_last_pass(planned_guest, xl):
     assert "last pass" not in [entry["step"] for entry in journal_of(planned_guest)["steps"]]
 
 
+@pytest.mark.parametrize("option", ["-E mount_opts=debug", "-O mmp"])
+def test_a_file_system_that_would_not_be_mounted_is_named_before_the_stop(planned_guest, xl, option):
+    subprocess.run(["tune2fs", *option.split(), planned_guest.volumes["xvda2"]], check=True)
+    planned_guest.result("sync")
+    done = planned_guest.step("cutover")
+    assert done.returncode == 3
+    assert "its file system is not mounted" in done.stderr
+    assert xl.running
+    assert xl.calls("shutdown") == []
+
+
 @pytest.mark.parametrize("moment", ["begin", "end"])
 @pytest.mark.parametrize("step", STEPS)
 def test_a_cutover_killed_at_any_step_goes_on(planned_guest, xl, moment, step):
@@ -134,9 +145,8 @@ def test_a_cutover_killed_at_any_step_rolls_back(planned_guest, xl, step):
 
 
 @pytest.mark.parametrize("way_on", [("cutover",), ("rollback", "sync")])
-def test_what_a_kill_left_mounted_of_the_target_is_unmounted(planned_guest, xl, way_on):
+def test_a_kill_among_the_fix_ups_leaves_nothing_mounted_of_the_target(planned_guest, xl, way_on):
     killed(planned_guest, script=KILLED_AMONG_THE_FIX_UPS)
-    assert loop_devices_on(planned_guest.target)
     for command in way_on:
         planned_guest.result(command)
     assert not loop_devices_on(planned_guest.target)

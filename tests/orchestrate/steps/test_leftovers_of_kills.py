@@ -41,9 +41,7 @@ def left_of(guest) -> list[str]:
     """Folders, processes, mounts and loop devices; a device goes a moment after its last user."""
     processes = [told.parent.name for told in Path("/proc").glob("[0-9]*/cmdline") if names(told, guest)]
     mounts = [
-        line
-        for line in Path("/proc/self/mountinfo").read_text().splitlines()
-        if str(guest.folder) in line or "/xen2kvm-guest-" in line
+        line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(guest.folder) in line
     ]
     return [*map(str, overlays(guest)), *processes, *mounts, *loop_devices(guest)]
 
