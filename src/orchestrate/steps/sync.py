@@ -317,7 +317,7 @@ def _passes(work: _Work, reading: _Reading) -> tuple[VolumePass, ...]:
     wanted = [_wanted(work, volume, reading) for volume in volumes]
     reports = work.source.copy_all(_parts(work, volumes, wanted))
     # A digest file that is not believed after all: more than the candidates may differ.
-    doubted = [n for n, report in enumerate(reports) if wanted[n].only is not None and report.notes]
+    doubted = [n for n, report in enumerate(reports) if wanted[n].only is not None and report.compared_all]
     for number in doubted:
         wanted[number] = replace(wanted[number], only=None)
     again = _parts(work, [volumes[n] for n in doubted], [wanted[n] for n in doubted])
