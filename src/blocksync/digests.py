@@ -644,8 +644,7 @@ def _write_fully(fd: int, data: bytes | bytearray | memoryview, offset: int) -> 
 
 def _write_changed(fd: int, data: bytes | bytearray, offset: int) -> None:
     """Write the pages that differ from what is there: of a large range few do, and holes stay holes."""
-    there = bytearray(len(data))
-    _read_fully(fd, memoryview(there), offset)
+    there = os.pread(fd, len(data), offset)
     for at in range(0, len(data), HEADER_SIZE):
         page = data[at : at + HEADER_SIZE]
         if page != there[at : at + HEADER_SIZE]:
