@@ -288,7 +288,7 @@ def _report(
 
 
 def _enter(job: Job, phase: Phase) -> None:
-    job.remember(replace(job.state(), phase=phase))
+    job.remember(replace(job.state(), phase=phase, repaired=None))
 
 
 def _domain(work: _Cutover) -> str:

@@ -146,7 +146,8 @@ def fix_up_risks(job: Job) -> tuple[Risk, ...]:
     try:
         finishing.rehearse(job)
     except BlocksyncError as error:
-        return (Risk(FIX_UPS, f"cannot be repaired: {error.thing}: {error.cause}", error.way_out),)
+        way_out = error.way_out or "mend it inside the guest, or see what this host lacks"
+        return (Risk(FIX_UPS, f"cannot be repaired: {error.thing}: {error.cause}", way_out),)
     return ()
 
 
