@@ -13,6 +13,7 @@ from blocksync import devices, digests, history, own_files, targets
 from blocksync.devices import Opened
 from blocksync.digests import HEADER_SIZE, Binding, Digests, Header, State, Untrusted
 from blocksync.errors import Usage, telling
+from blocksync.history import UNKNOWN, Trust, Written
 
 Read = Callable[[int, int], bytes]
 
@@ -36,17 +37,19 @@ def believed(
 ) -> Digests:
     """The digests of a target range as far as they can be believed, now that the target has this `stamp`.
 
-    `spans` are the parts of the range that the pass is about, `read(offset, length)` gives its bytes.
+    `spans` are the parts of the range that the pass is about, `read(offset, length)` gives its bytes. What a
+    pass left that was killed has no stamp to tell strangers' writes by: more blocks are looked at then.
     """
     past = history.path_of(path, binding.target)
     own_files.require_regular(past, history.WHAT)
     table = digests.load(path, binding, spans)
-    if table.trusted and not history.explains(
-        past, table.header.stamp, stamp, binding.target_offset, binding.size
-    ):
-        table.forget("is stale: something else wrote to the target since, or the machine was restarted")
+    trust = Trust.LIKELY
+    if table.is_settled:
+        trust = history.explains(past, table.header.stamp, stamp, binding.target_offset, binding.size)
+        if trust is Trust.NONE:
+            table.forget("is stale: something else wrote to the target since, or the machine was restarted")
     if table.trusted:
-        table.spot_check(read)
+        table.spot_check(read, thorough=trust is Trust.LIKELY)
     return table
 
 
@@ -55,21 +58,51 @@ def still_true(path: Path, target: Path, *, offset: int, size: int) -> bool:
 
     Reads a few blocks of the target. Raises Usage, Failed.
     """
+    return _here(path, target, offset, size, []) is not None
+
+
+def give_up(path: Path, target: Path, spans: list[tuple[int, int]], *, offset: int, size: int) -> None:
+    """Say durably in a digest file of this range of a target here that `spans` of it, (offset, length) in
+    bytes, are about to be written otherwise than by a pass. What it says of the rest stays believed; a file
+    that is not is removed. Raises Usage, Failed.
+    """
+    table = _here(path, target, offset, size, spans)
+    if table is not None:
+        table.mark_in_progress()
+        return
+    with telling(path, "cannot be removed", "see who may write to its folder"):
+        if digests.is_one(path):
+            path.unlink()
+        devices.sync_folder(path.parent)
+
+
+def _here(path: Path, target: Path, offset: int, size: int, spans: list[tuple[int, int]]) -> Digests | None:
+    """What a digest file says of this range of a target here, None if no pass would believe it."""
     try:
         with own_files.opened(path, os.O_RDONLY, digests.WHAT) as fd:
             binding = Header.unpack(os.pread(fd, HEADER_SIZE, 0)).binding
     except (OSError, Usage, Untrusted):
-        return False
+        return None
     device = targets.find(target)
     if device is None or binding.target != device.identity:
-        return False
+        return None
     if (binding.target_offset, binding.size) != (offset, size):
-        return False
+        return None
     with devices.open_source(device, direct=device.is_block) as opened:
         stamp = history.stamp(opened)
-        return believed(
-            path, binding, [], stamp, lambda at, length: devices.read_opened(opened, offset + at, length)
-        ).trusted
+        table = believed(
+            path, binding, spans, stamp, lambda at, length: devices.read_opened(opened, offset + at, length)
+        )
+    return table if table.trusted else None
+
+
+def begin(table: Digests, stamp: str) -> None:
+    """Mark the digest file of a pass, and the history of its target, before its first write to that target,
+    whose stamp is `stamp`. Raises Failed.
+    """
+    binding = table.header.binding
+    _append(table, Written(stamp, UNKNOWN, binding.target_offset, binding.size))
+    table.mark_in_progress()
 
 
 def commit(table: Digests, before: str, after: str, *, complete: bool) -> None:
@@ -79,12 +112,16 @@ def commit(table: Digests, before: str, after: str, *, complete: bool) -> None:
     is as the last complete pass left it. Raises Failed.
     """
     binding = table.header.binding
-    if after != before:
-        path = history.path_of(table.path, binding.target)
-        written = history.Written(before, after, binding.target_offset, binding.size)
-        with telling(path, "cannot be written", "make room in its folder"):
-            history.append(path, written)
+    if after != before or table.marked:
+        _append(table, Written(before, after, binding.target_offset, binding.size))
     table.commit(State.DONE if complete else State.PARTIAL, after)
+
+
+def _append(table: Digests, *lines: Written) -> None:
+    path = history.path_of(table.path, table.header.binding.target)
+    with telling(path, "cannot be written", "make room in its folder"):
+        for line in lines:
+            history.append(path, line)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +152,14 @@ class Settlement:
         self.stamp = history.stamp(opened)
         self._lock = threading.Lock()
         self._ended: list[Ended] = []
+        self._begun: set[Path] = set()
         self._is_lost = False
+
+    def begin(self, table: Digests) -> None:
+        """As `begin`, of a pass that is about to write for the first time."""
+        with self._lock:
+            self._begun.add(table.path)
+            begin(table, self.stamp)
 
     def add(self, ended: Ended) -> None:
         """A pass has ended, and no thread of it writes any more."""
@@ -138,7 +182,7 @@ class Settlement:
             return
         stamp = history.stamp(self.opened)
         writers = [ended for ended in self._ended if ended.wrote]
-        if stamp != self.stamp and writers:
+        if writers and (stamp != self.stamp or self._begun):
             # Their digest files are side by side in most cases, and have one history then.
             for path in {history.path_of(table.path, table.header.binding.target) for _, table in tables}:
                 self._leave_trace(path, stamp, writers)
@@ -152,4 +196,4 @@ class Settlement:
         between = [f"{stamp}/{number}" for number in range(1, len(writers))]
         with telling(path, "cannot be written", "make room in its folder"):
             for before, after, ended in zip([self.stamp, *between], [*between, stamp], writers, strict=True):
-                history.append(path, history.Written(before, after, ended.offset, ended.size))
+                history.append(path, Written(before, after, ended.offset, ended.size))

@@ -2,12 +2,14 @@
 
 It is a claim about the target, so it is committed only after the target's own fsync, and marked as in
 progress, durably, before the first write of a pass. A file that is torn, foreign, or left in progress is
-never trusted: the pass then compares everything. The format is in docs/formats.md.
+never trusted: the pass then compares everything. A pass over some extents marks the file within these: what
+it says of other blocks stays true, whatever becomes of the pass. The format is in docs/formats.md.
 """
 
 import itertools
 import mmap
 import os
+import random
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,28 +23,32 @@ from blocksync.errors import Failed, Usage
 from blocksync.hashes import HASHES, XXH3, Hash
 
 MAGIC = b"BSDIGEST"
-VERSION = 2
+VERSION = 3
 HEADER_SIZE = 4096
 CHECKSUM_SIZE = 16
 CHUNK_DIGESTS = 1024
 SPOT_CHECKS = 12
 WHAT = "a digest file"
 _SMALLEST_BLOCK = 4096
+# Where no stamp can tell whether somebody else wrote.
+MORE_SPOT_CHECKS = 64
 
-# magic, version, state, generation, size, target offset, block size, hash, job, sums' checksum, text lengths
-_HEADER = struct.Struct("<8sIIQQQII16s16sHHH")
+# magic, version, state, generation, size, target offset, block size, hash, job, checksums of the sums and of
+# the touched blocks, slot, rest, text lengths
+_HEADER = struct.Struct("<8sIIQQQII16s16s16sHHHHH")
 _CHECKSUM_AT = HEADER_SIZE - CHECKSUM_SIZE
 _TEXT_ROOM = _CHECKSUM_AT - _HEADER.size
 
 
 class State(IntEnum):
     """What the table claims. DONE and PARTIAL tables are true; in PARTIAL some blocks may be unknown or
-    behind the source.
+    behind the source. A table WITHIN is true but for the blocks that a pass was about to touch.
     """
 
     IN_PROGRESS = 1
     PARTIAL = 2
     DONE = 3
+    WITHIN = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,15 +87,28 @@ class Binding:
         """Where chunks `first` to `last` are in the table, in bytes."""
         return slice(first * self.chunk_size, min((last + 1) * self.chunk_size, self.table_size))
 
+    def blocks_of(self, chunk: int) -> range:
+        """The blocks whose digests are in a chunk."""
+        return range(chunk * CHUNK_DIGESTS, min((chunk + 1) * CHUNK_DIGESTS, self.blocks))
+
     @property
     def sums_size(self) -> int:
         """Bytes of one checksum a chunk."""
         return self.chunks * CHECKSUM_SIZE
 
     @property
+    def touched_size(self) -> int:
+        """Bytes of one bit a block."""
+        return -(-self.blocks // 8)
+
+    def slot_at(self, slot: int) -> int:
+        """Where one of the two slots starts in the file: checksums, and behind them a bit a block."""
+        return HEADER_SIZE + slot * -(-(self.sums_size + self.touched_size) // HEADER_SIZE) * HEADER_SIZE
+
+    @property
     def table_at(self) -> int:
-        """Where the table starts in the file: behind the header and the checksums, on a page."""
-        return HEADER_SIZE + -(-self.sums_size // HEADER_SIZE) * HEADER_SIZE
+        """Where the table starts in the file: behind the header and the slots, on a page."""
+        return self.slot_at(2)
 
     @property
     def file_size(self) -> int:
@@ -99,7 +118,8 @@ class Binding:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
     """The first 4096 bytes. `generation` counts commits; `job` is drawn when the file is made; `stamp` is the
-    target's at the commit (see history.py).
+    target's at the commit (see history.py). `slot` is the one that counts; `rest` is, in a file WITHIN, the
+    state of all that was not touched.
     """
 
     state: State
@@ -107,6 +127,9 @@ class Header:
     job: bytes
     binding: Binding
     sums_checksum: bytes = bytes(CHECKSUM_SIZE)
+    touched_checksum: bytes = bytes(CHECKSUM_SIZE)
+    slot: int = 0
+    rest: State = State.PARTIAL
     stamp: str = ""
 
     def pack(self) -> bytes:
@@ -127,6 +150,9 @@ class Header:
             self.binding.hash.number,
             self.job,
             self.sums_checksum,
+            self.touched_checksum,
+            self.slot,
+            self.rest,
             *map(len, texts),
         )
         body = (fixed + b"".join(texts)).ljust(_CHECKSUM_AT, b"\0")
@@ -141,15 +167,15 @@ class Header:
             or xxh3_128(data[:_CHECKSUM_AT]) != data[_CHECKSUM_AT:]
         ):
             raise Untrusted("is torn: its header does not match its checksum")
-        _, version, state, generation, size, offset, block_size, kind, job, checksum, *lengths = (
-            _HEADER.unpack_from(data)
-        )
+        _, version, state, generation, size, offset, block_size, kind, job, *more = _HEADER.unpack_from(data)
+        checksum, touched, slot, rest, *lengths = more
         hashes = {known.number: known for known in HASHES}
-        if version != VERSION or kind not in hashes or state not in State.__members__.values():
+        states = State.__members__.values()
+        if version != VERSION or kind not in hashes or state not in states or rest not in states:
             raise Untrusted(
                 f"has version {version}, state {state} and hash {kind}, which this release does not know"
             )
-        if sum(lengths) > _TEXT_ROOM or block_size == 0:
+        if sum(lengths) > _TEXT_ROOM or block_size == 0 or slot > 1:
             raise Untrusted("has lengths that cannot be")
         ends = itertools.accumulate(lengths, initial=_HEADER.size)
         source, target, stamp = (
@@ -169,6 +195,9 @@ class Header:
             job=job,
             binding=binding,
             sums_checksum=checksum,
+            touched_checksum=touched,
+            slot=slot,
+            rest=State(rest),
             stamp=stamp,
         )
 
@@ -184,8 +213,11 @@ class Digests:
     `table` holds one digest a block; all zero bytes mean that the block is not known. `sums` holds one
     checksum a chunk of the table as it is in the file; zero for a chunk that is all zero. `chunks` are those
     that were read, and that a commit looks at. `distrust` says why an existing file was not believed ("" when
-    it was, or when there was none); `marked` that the file is in
-    progress.
+    it was, or when there was none); `marked` that the file is in progress.
+
+    `within` has a bit for each block that the pass may write, None for all of them; `touched` one for each of
+    which the file says that a pass which did not end may have written it. `whole`: a pass over the blocks
+    `within` leaves the whole range as the source is.
     """
 
     path: Path
@@ -196,28 +228,118 @@ class Digests:
     distrust: str = ""
     exists: bool = False
     marked: bool = False
+    within: int | None = None
+    touched: int = 0
+    whole: bool = True
+    was_killed: bool = False
 
     @property
     def trusted(self) -> bool:
         return self.exists and not self.distrust
 
-    def spot_check(self, read: Callable[[int, int], bytes]) -> None:
+    @property
+    def is_settled(self) -> bool:
+        """Whether the file is trusted, and the last pass by it ended."""
+        return self.trusted and not self.was_killed
+
+    @property
+    def is_doubted(self) -> bool:
+        """Whether there is a file, of a pass that may have left in the page cache what never reached the
+        disk.
+        """
+        return self.exists and not self.is_settled
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of a file that was not believed, or not altogether."""
+        if self.distrust:
+            return (f"digest file {self.path} {self.distrust}; everything was compared",)
+        if self.was_killed:
+            cause = "was left by a pass that did not end: it is believed outside the extents of that pass"
+            return (f"digest file {self.path} {cause}",)
+        return ()
+
+    def spot_check(self, read: Callable[[int, int], bytes], *, thorough: bool = False) -> None:
         """Look whether the target still holds what the table claims, in a few blocks; forget the table if
         not.
 
         `read(offset, length)` gives the target's bytes at an offset into the range. The blocks at both ends
         are always looked at: a file system that was mounted or made since then wrote there. This finds a
         stale file, such as one restored from a backup, most of the time and not always: it is a second line
-        of defence.
+        of defence. `thorough` where it is the only one.
         """
         binding = self.header.binding
-        for block in _picks(binding.blocks):
-            claim = self.table[block * binding.hash.size : (block + 1) * binding.hash.size]
+        try:
+            picks = {*_picks(binding.blocks), *(self._known_picks() if thorough else ())}
+        except Untrusted as why:
+            self.forget(str(why))
+            return
+        for block in sorted(picks):
+            claim = self._claim(block)
             start = block * binding.block_size
             length = min(binding.block_size, binding.size - start)
             if any(claim) and binding.hash.digest(read(start, length)) != claim:
                 self.forget(f"is stale: the target holds something else at {start}")
                 return
+
+    def _claim(self, block: int) -> bytes:
+        size = self.header.binding.hash.size
+        return self.table[block * size : (block + 1) * size]
+
+    def _known_picks(self) -> Iterator[int]:
+        """Blocks at random among all that are known, whether their chunks were read before or not."""
+        known = [chunk for chunk in range(len(self.sums) // CHECKSUM_SIZE) if any(self._sum(chunk))]
+        chosen = random.choices(known, k=MORE_SPOT_CHECKS) if known else []
+        missing = sorted({*chosen} - {*self.chunks})
+        with _reading(self.path) as fd:
+            self.read(fd, missing)
+        self.chunks = sorted({*self.chunks, *missing})
+        for chunk in chosen:
+            blocks = [block for block in self.header.binding.blocks_of(chunk) if any(self._claim(block))]
+            yield from random.sample(blocks, min(1, len(blocks)))
+
+    def read(self, fd: int, chunks: list[int]) -> None:
+        """Read sorted chunks of the table from its file, without the blocks that were touched. Raises
+        Untrusted.
+
+        A chunk with touched blocks may be half overwritten, by a commit that did not end: then nothing is
+        known of it, and `sums` says so.
+        """
+        binding = self.header.binding
+        with memoryview(self.table) as view:
+            # What is unknown in the file is unknown in the table already.
+            for first, last in _runs(chunk for chunk in chunks if any(self._sum(chunk))):
+                place = binding.part(first, last)
+                with view[place] as entries:
+                    _read_fully(fd, entries, binding.table_at + place.start)
+                    found = _checksums(entries, binding.chunk_size)
+                if found != self.sums[_slots(first, last)]:
+                    self._forget_half_written(first, found)
+        self._forget_touched(chunks)
+
+    def _forget_half_written(self, first: int, found: bytearray) -> None:
+        """Of chunks from `first` on whose checksums are `found`, those that are other ones than should be."""
+        binding = self.header.binding
+        touched = _touched_chunks(binding, self.touched)
+        for chunk, at in enumerate(range(0, len(found), CHECKSUM_SIZE), first):
+            if found[at : at + CHECKSUM_SIZE] == self._sum(chunk):
+                continue
+            if chunk not in touched:
+                raise Untrusted("is torn: its table does not match its checksums")
+            part = binding.part(chunk, chunk)
+            self.table[part] = bytes(part.stop - part.start)
+            self.sums[_slots(chunk, chunk)] = bytes(CHECKSUM_SIZE)
+
+    def _forget_touched(self, chunks: list[int]) -> None:
+        binding, size = self.header.binding, self.header.binding.hash.size
+        bits = self.touched.to_bytes(binding.touched_size, "little")
+        for chunk in _touched_chunks(binding, self.touched).intersection(chunks):
+            for block in binding.blocks_of(chunk):
+                if bits[block // 8] >> block % 8 & 1:
+                    self.table[block * size : (block + 1) * size] = bytes(size)
+
+    def _sum(self, chunk: int) -> bytearray:
+        return self.sums[_slots(chunk, chunk)]
 
     def forget(self, why: str) -> None:
         """Stop believing the table."""
@@ -226,23 +348,50 @@ class Digests:
         self.table = _empty_table(binding)
         self.sums = bytearray(binding.sums_size)
         self.distrust = why
+        self.touched = 0
+        self.whole = self.within is None
 
     def mark_in_progress(self) -> None:
-        """Make durable that the table is no longer true. Call before the first write to the target.
+        """Make durable that the table is no longer true: all of it, or where a limited pass may write. Call
+        before the first write to the target.
 
         A file that was not believed is replaced by an empty one that is in progress.
         """
         if self.marked:
             return
-        header = replace(self.header, state=State.IN_PROGRESS)
-        if self.trusted:
+        if not self.trusted:
+            self.header = replace(self.header, state=State.IN_PROGRESS)
+            self._begin(self.header)
+        elif self.within is None:
             # A header torn by a crash is not trusted either.
             with _failing(self.path), own_files.opened(self.path, os.O_RDWR, WHAT) as fd:
-                own_files.write_fully(fd, header.pack())
-                os.fsync(fd)
+                self._put_header(fd, replace(self.header, state=State.IN_PROGRESS))
         else:
-            self._begin(header)
+            self._mark_within(self.within)
         self.marked = True
+
+    def _mark_within(self, within: int) -> None:
+        """Until its header is written the file is what it was: what is new goes where nothing counts."""
+        header = self.header
+        self.touched |= within
+        touched = self.touched.to_bytes(header.binding.touched_size, "little")
+        header = replace(
+            header,
+            state=State.WITHIN,
+            rest=header.rest if header.state is State.WITHIN else header.state,
+            slot=1 - header.slot,
+            sums_checksum=xxh3_128(self.sums),
+            touched_checksum=xxh3_128(touched),
+        )
+        with _failing(self.path), own_files.opened(self.path, os.O_RDWR, WHAT) as fd:
+            _write_changed(fd, self.sums + touched, header.binding.slot_at(header.slot))
+            os.fsync(fd)
+            self._put_header(fd, header)
+
+    def _put_header(self, fd: int, header: Header) -> None:
+        own_files.write_fully(fd, header.pack())
+        os.fsync(fd)
+        self.header = header
 
     def commit(self, state: State, stamp: str) -> None:
         """Bring the file in line with the table. Call only after the target's fsync; `stamp` is its stamp
@@ -252,18 +401,19 @@ class Digests:
         after the table itself is durable.
         """
         self.mark_in_progress()
+        header = replace(
+            self.header,
+            state=state,
+            generation=self.header.generation + 1,
+            slot=1 - self.header.slot,
+            touched_checksum=bytes(CHECKSUM_SIZE),
+            stamp=stamp,
+        )
         with _failing(self.path), own_files.opened(self.path, os.O_RDWR, WHAT) as fd:
             self._write_chunks(fd)
+            _write_changed(fd, self.sums, header.binding.slot_at(header.slot))
             os.fsync(fd)
-            self.header = replace(
-                self.header,
-                state=state,
-                generation=self.header.generation + 1,
-                sums_checksum=xxh3_128(self.sums),
-                stamp=stamp,
-            )
-            own_files.write_fully(fd, self.header.pack())
-            os.fsync(fd)
+            self._put_header(fd, replace(header, sums_checksum=xxh3_128(self.sums)))
 
     def bring_in_line(self, state: State, stamp: str, *, learned: bool) -> None:
         """Commit, unless the file says the same already: nothing was `learned` of blocks, nothing written."""
@@ -283,7 +433,6 @@ class Digests:
                         with table[place] as entries:
                             own_files.write_fully(fd, entries, binding.table_at + place.start)
                 self.sums[_slots(first, last)] = sums
-        own_files.write_fully(fd, self.sums, HEADER_SIZE)
 
     def _begin(self, header: Header) -> None:
         """Put an empty file with this header in place, durably."""
@@ -300,7 +449,7 @@ class Digests:
 def is_one(path: Path) -> bool:
     """Whether a path is a digest file, torn or not. Follows no link, opens nothing but a regular file."""
     try:
-        with own_files.opened(path, os.O_RDONLY, "a digest file") as fd:
+        with own_files.opened(path, os.O_RDONLY, WHAT) as fd:
             return os.pread(fd, len(MAGIC), 0) == MAGIC
     except (OSError, Usage):
         return False
@@ -350,20 +499,38 @@ def load(path: Path, binding: Binding, spans: list[tuple[int, int]] | None = Non
     Raises Usage when the file cannot be read.
     """
     chunks = _chunks(binding, spans)
+    within = None if spans is None else _blocks(binding, spans)
     header = Header(state=State.DONE, generation=0, job=os.urandom(16), binding=binding)
-    unknown = Digests(path, header, _empty_table(binding), bytearray(binding.sums_size), chunks)
+    unknown = Digests(
+        path,
+        header,
+        _empty_table(binding),
+        bytearray(binding.sums_size),
+        chunks,
+        within=within,
+        whole=within is None,
+    )
     try:
-        with own_files.opened(path, os.O_RDONLY, WHAT) as fd:
-            return _load(path, fd, binding, chunks)
+        with _reading(path) as fd:
+            return _load(path, fd, binding, chunks, within)
     except FileNotFoundError:
         return unknown
     except Untrusted as why:
         return replace(unknown, distrust=str(why), exists=True)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[int]:
+    try:
+        with own_files.opened(path, os.O_RDONLY, WHAT) as fd:
+            yield fd
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise Usage(path, f"cannot be read: {error.strerror}", "name another digest file") from error
 
 
-def _load(path: Path, fd: int, binding: Binding, chunks: list[int]) -> Digests:
+def _load(path: Path, fd: int, binding: Binding, chunks: list[int], within: int | None) -> Digests:
     header = Header.unpack(os.pread(fd, HEADER_SIZE, 0))
     _check_binding(header.binding, binding)
     if header.state is State.IN_PROGRESS:
@@ -371,19 +538,63 @@ def _load(path: Path, fd: int, binding: Binding, chunks: list[int]) -> Digests:
     if os.fstat(fd).st_size != binding.file_size:
         raise Untrusted("is torn: its length does not fit its header")
     sums = bytearray(binding.sums_size)
-    _read_fully(fd, memoryview(sums), HEADER_SIZE)
+    _read_fully(fd, memoryview(sums), binding.slot_at(header.slot))
     if xxh3_128(sums) != header.sums_checksum:
         raise Untrusted("is torn: its checksums do not match their own")
-    table = _empty_table(binding)
-    with memoryview(table) as view:
-        # What is unknown in the file is unknown in the table already.
-        for first, last in _runs(chunk for chunk in chunks if any(sums[_slots(chunk, chunk)])):
-            place = binding.part(first, last)
-            with view[place] as entries:
-                _read_fully(fd, entries, binding.table_at + place.start)
-                if _checksums(entries, binding.chunk_size) != sums[_slots(first, last)]:
-                    raise Untrusted("is torn: its table does not match its checksums")
-    return Digests(path, header, table, sums, chunks, exists=True)
+    is_within = header.state is State.WITHIN
+    touched = _read_touched(fd, header) if is_within else 0
+    # What was touched and is not known any more has to be written by the commit, wherever the pass looks.
+    chunks = sorted({*chunks, *_touched_chunks(binding, touched)})
+    rest = header.rest if is_within else header.state
+    found = Digests(
+        path,
+        header,
+        _empty_table(binding),
+        sums,
+        chunks,
+        exists=True,
+        within=within,
+        touched=touched,
+        whole=within is None or (rest is State.DONE and not touched & ~within),
+        was_killed=is_within,
+    )
+    found.read(fd, chunks)
+    return found
+
+
+def _read_touched(fd: int, header: Header) -> int:
+    """One bit for each block that a pass was about which did not end. Raises Untrusted."""
+    binding = header.binding
+    bits = bytearray(binding.touched_size)
+    _read_fully(fd, memoryview(bits), binding.slot_at(header.slot) + binding.sums_size)
+    if xxh3_128(bits) != header.touched_checksum:
+        raise Untrusted("is torn: what a pass was about does not match its checksum")
+    return int.from_bytes(bits, "little")
+
+
+def _blocks(binding: Binding, spans: list[tuple[int, int]]) -> int:
+    """One bit for each block of which a part is in `spans`."""
+    bits = bytearray(binding.touched_size)
+    for offset, length in spans:
+        first = offset // binding.block_size
+        last = min(-(-(offset + length) // binding.block_size), binding.blocks)
+        while first < last and first % 8:
+            bits[first // 8] |= 1 << first % 8
+            first += 1
+        while first < last and last % 8:
+            last -= 1
+            bits[last // 8] |= 1 << last % 8
+        bits[first // 8 : last // 8] = b"\xff" * (last // 8 - first // 8)
+    return int.from_bytes(bits, "little")
+
+
+def _touched_chunks(binding: Binding, touched: int) -> set[int]:
+    """The chunks in which blocks are touched: one bit a block."""
+    if not touched:
+        return set()
+    bits = touched.to_bytes(binding.touched_size, "little")
+    size = CHUNK_DIGESTS // 8
+    return {chunk for chunk in range(binding.chunks) if any(bits[chunk * size : (chunk + 1) * size])}
 
 
 def _chunks(binding: Binding, spans: list[tuple[int, int]] | None) -> list[int]:
@@ -453,6 +664,15 @@ def _read_fully(fd: int, into: memoryview, offset: int) -> None:
         if count == 0:
             raise Untrusted("is torn: it ends early")
         got += count
+
+
+def _write_changed(fd: int, data: bytes | bytearray, offset: int) -> None:
+    """Write the pages that differ from what is there: of a large range few do, and holes stay holes."""
+    there = os.pread(fd, len(data), offset)
+    for at in range(0, len(data), HEADER_SIZE):
+        page = data[at : at + HEADER_SIZE]
+        if page != there[at : at + HEADER_SIZE]:
+            own_files.write_fully(fd, page, offset + at)
 
 
 @contextmanager

@@ -4,11 +4,14 @@ A stamp says how much was written to a target so far: it changes with every writ
 file keeps the stamp of its commit; when the target still has it, nothing was written since. Several passes
 may keep digest files about different ranges of one target: each pass that wrote leaves a line in a history
 beside its digest file, so that the others can tell its writes, which are outside their ranges, from those of
-strangers.
+strangers. It leaves one before its first write as well: of a pass that is killed the others then know where
+it wrote, if not what stamp it left.
 """
 
 import os
 from dataclasses import dataclass
+from enum import IntEnum
+from itertools import pairwise
 from pathlib import Path
 
 from blocksync import own_files
@@ -21,15 +24,29 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")
 LONGEST = 1000
 WHAT = "a history"
 _PIECE = 2**16
+UNKNOWN = "?"
+"""In the place of the stamp after a pass, while it is under way. No stamp is this."""
 
 # Sectors written and discarded in /sys/block/*/stat (Documentation/block/stat.rst). Requests are no measure:
 # a flush counts as a write of no sectors.
 _WRITTEN = (6, 13)
 
 
+class Trust(IntEnum):
+    """How far the writes to a target are accounted for. LIKELY: a pass was killed, and whatever stamp was
+    found after it is taken for the one that it left.
+    """
+
+    NONE = 0
+    LIKELY = 1
+    CERTAIN = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
-    """One pass took a target from stamp `before` to stamp `after`, writing only in a range (in bytes)."""
+    """One pass took a target from stamp `before` to stamp `after`, writing only in a range (in bytes). While
+    it has not ended, `after` is UNKNOWN.
+    """
 
     before: str
     after: str
@@ -78,14 +95,21 @@ def path_of(digests: Path, target_identity: str) -> Path:
     return digests.with_name(f".{xxh3_128(target_identity.encode('utf-8', 'surrogateescape')).hex()}.passes")
 
 
-def explains(path: Path, then: str, now: str, offset: int, size: int) -> bool:
-    """Whether the history accounts for every write between two stamps, and none of it was in a range."""
-    for written in _read(path):
+def explains(path: Path, then: str, now: str, offset: int, size: int) -> Trust:
+    """How far the history accounts for every write between two stamps; NONE also if any was in a range."""
+    trust = Trust.CERTAIN
+    for written, following in pairwise([*_read(path), None]):
         if then == now:
             break
-        if written.before == then and written.spares(offset, size):
+        if written is None or written.before != then or not written.spares(offset, size):
+            continue
+        # What a pass that did not end has left is what the next one found.
+        after = now if following is None else following.before
+        if written.after != UNKNOWN:
             then = written.after
-    return then == now
+        elif after != then:
+            then, trust = after, Trust.LIKELY
+    return trust if then == now else Trust.NONE
 
 
 def append(path: Path, written: Written) -> None:

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blocksync import claims, devices, digests, guards, targets
+from blocksync import claims, devices, guards, targets
 from blocksync._copy import Copy, Counters, count_runs
 from blocksync.claims import Ended, Settlement
 from blocksync.devices import Device, Opened
-from blocksync.digests import Binding, Digests, State
+from blocksync.digests import Binding, Digests
 from blocksync.errors import CHECK, Failed, Interrupted, Refused, Usage, telling
 from blocksync.guards import Signature
 from blocksync.hashes import XXH3, Hash
@@ -105,7 +105,7 @@ class PassRequest:
         """The parts of a range of `size` bytes whose digests the pass needs; None for all of it."""
         if self.only is None:
             return None
-        return self.only.aligned(digests.CHUNK_DIGESTS * self.block_size, size).pairs()
+        return self.only.aligned(self.block_size, size).pairs()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +116,8 @@ class PassReport:
     knows cost nothing. `bytes_changed` is the size of the blocks that differed, `bytes_written` what was
     written for them (less than whole blocks where the target's pages were at hand), `bytes_zeroed` what
     became holes instead. `extents_written` counts runs of neighbouring changed blocks. `notes` are messages
-    for the user. In a dry run nothing is written and the figures say what would be.
+    for the user; `compared_all` says that the digest file was not believed: whatever it was to vouch for may
+    be otherwise. In a dry run nothing is written and the figures say what would be.
     """
 
     bytes_total: int
@@ -129,6 +130,7 @@ class PassReport:
     seconds: float
     dry_run: bool = False
     notes: tuple[str, ...] = ()
+    compared_all: bool = False
     block_size: int = BLOCK_SIZE
     changed_blocks: bytes = field(default=b"", repr=False)
     size: int = 0
@@ -274,7 +276,7 @@ def _digests(plan: _Plan, settlement: Settlement) -> Digests | None:
 
 def _refuse_foreign(plan: _Plan, table: Digests | None) -> None:
     # A trusted digest file is proof that the target holds what an earlier pass wrote.
-    if plan.target is None or plan.request.dry_run or (table is not None and table.trusted):
+    if plan.target is None or plan.request.dry_run or (table is not None and table.is_settled):
         return
     request = plan.request
     guards.no_foreign_signature(
@@ -319,7 +321,7 @@ class _Pass:
         self._flushed = 0
 
     def run(self) -> PassReport:
-        if self._table is not None and self._table.distrust and not self._plan.request.dry_run:
+        if self._table is not None and self._table.is_doubted and not self._plan.request.dry_run:
             devices.flush(self._target)
             devices.forget_pages(self._target)
         copy = self._core()
@@ -366,7 +368,7 @@ class _Pass:
 
     def _before_first_write(self) -> None:
         if self._table is not None:
-            self._table.mark_in_progress()
+            self._settlement.begin(self._table)
 
     def _work(self, copy: Copy) -> None:
         count = DIRECT_WORKERS if self._is_direct else min(len(os.sched_getaffinity(0)), MOST_WORKERS)
@@ -414,7 +416,7 @@ class _Pass:
     def _commit(self, counters: Counters, *, complete: bool) -> None:
         """Make durable what was written, then claim it."""
         table = self._table
-        whole = self._only is None or (table is not None and table.header.state is State.DONE)
+        whole = self._only is None or (table is not None and table.whole)
         self._settlement.add(
             Ended(
                 table=table,
@@ -449,12 +451,6 @@ class _Pass:
         )
 
     def _result(self, counters: Counters) -> PassReport:
-        distrust = self._table.distrust if self._table is not None else ""
-        notes = (
-            (f"digest file {self._plan.request.digests} {distrust}; everything was compared",)
-            if distrust
-            else ()
-        )
         return PassReport(
             bytes_total=self._total,
             bytes_read=counters.source_read,
@@ -465,7 +461,8 @@ class _Pass:
             extents_written=count_runs(self._changed, self._blocks),
             seconds=time.monotonic() - self._started,
             dry_run=self._plan.request.dry_run,
-            notes=notes,
+            notes=() if self._table is None else self._table.notes,
+            compared_all=self._table is not None and bool(self._table.distrust),
             block_size=self._plan.request.block_size,
             changed_blocks=bytes(self._changed),
             size=self._plan.size,

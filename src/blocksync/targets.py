@@ -10,7 +10,9 @@ from pathlib import Path
 
 from blocksync import devices, guards, image_locks, own_files
 from blocksync.devices import Device, Opened
-from blocksync.errors import Usage, telling
+from blocksync.errors import CHECK, Failed, Usage, telling
+
+_PIECE = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,3 +194,47 @@ def write_ranges(
             with telling(path, f"cannot be written at byte {offset}"):
                 own_files.write_fully(target.fd, data, offset)
         devices.make_durable(target)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """`length` bytes for byte `offset` of a target, which are at byte `source` of a file; None: zeros."""
+
+    offset: int
+    length: int
+    source: int | None
+
+
+def write_pieces(
+    path: Path, pieces: Sequence[Piece], source: Path, *, overrides: frozenset[str] = frozenset()
+) -> None:
+    """As `write_ranges`, of pieces of a file, of any size: at most a mebibyte is held in memory."""
+    device = devices.measure(path)
+    for piece in pieces:
+        if piece.offset < 0 or piece.offset + piece.length > device.size:
+            end = piece.offset + piece.length
+            raise Usage(path, f"has {device.size} bytes, not {piece.offset} to {end}", "name a larger target")
+    guards.out_of_reach(path, overrides)
+    guards.not_in_use(device, overrides)
+    exclusive = not guards.claims_waived(overrides)
+    with (
+        source.open("rb", buffering=0) as file,
+        open_target(device, direct=False, exclusive=exclusive) as target,
+    ):
+        for piece in pieces:
+            for at in range(0, piece.length, _PIECE):
+                length = min(_PIECE, piece.length - at)
+                data = _read(source, file.fileno(), piece, at, length)
+                with telling(path, f"cannot be written at byte {piece.offset + at}"):
+                    own_files.write_fully(target.fd, data, piece.offset + at)
+        devices.make_durable(target)
+
+
+def _read(path: Path, fd: int, piece: Piece, at: int, length: int) -> bytes:
+    if piece.source is None:
+        return bytes(length)
+    with telling(path, f"cannot be read at byte {piece.source + at}"):
+        data = os.pread(fd, length, piece.source + at)
+    if len(data) != length:
+        raise Failed(path, f"ends before byte {piece.source + at + length}", CHECK)
+    return data

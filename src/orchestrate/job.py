@@ -35,8 +35,8 @@ Count = Annotated[int, Meta(ge=0)]
 class Phase(StrEnum):
     """Where a migration stands.
 
-    PASSES: the target is as the engine left it. FINISHING: fix-ups are being written to it, so nothing
-    known about its bytes holds. HANDED_OVER: it is a guest's disk.
+    PASSES: the target is as the engine left it. FINISHING: fix-ups are being written to it, and what is known
+    of its bytes holds only beside those that the state names. HANDED_OVER: it is a guest's disk.
     """
 
     PASSES = "passes"
@@ -82,6 +82,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     `moment` numbers the snapshots since which the candidates hold all that the target may lack, and
     `snapshots` are what they are in LVM, by the guest's device: another snapshot of the same name is not the
     moment. `proven` is the moment that was compared as a whole. `records` are the latest passes, in order.
+    `repaired` is what fix-ups may have written to the target since the last pass: offset and length in bytes
+    of its volume, by the guest's device; None where that is not known.
     """
 
     format: int = FORMAT
@@ -93,6 +95,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     moment: Count | None = None
     snapshots: dict[str, Snapshot] = {}
     proven: Count | None = None
+    repaired: dict[str, tuple[tuple[Count, Count], ...]] | None = None
     records: tuple[PassRecord, ...] = ()
 
     @property
@@ -100,10 +103,17 @@ class State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """Whether the target was compared as a whole with the moment that it is said to equal."""
         return self.moment is not None and self.proven == self.moment
 
+    @property
+    def is_copy(self) -> bool:
+        """Whether the target is what passes made of it, but for blocks that are known."""
+        return self.phase is Phase.PASSES or (self.phase is Phase.FINISHING and self.repaired is not None)
+
     def with_pass(self, record: PassRecord) -> "State":
         """The state after one more pass."""
         records = (*self.records, record)[-MOST_RECORDS:]
-        return msgspec.structs.replace(self, phase=Phase.PASSES, passes=self.passes + 1, records=records)
+        return msgspec.structs.replace(
+            self, phase=Phase.PASSES, passes=self.passes + 1, records=records, repaired=None
+        )
 
     def without_moment(self) -> "State":
         """The state when nothing is known of what the target lacks."""

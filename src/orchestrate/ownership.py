@@ -115,7 +115,7 @@ def take_back(job: Job) -> None:
     guards.not_in_use(devices.measure(job.plan.target))
     _write_mark(job.plan, marks.NONE)
     job.forget_digests()
-    job.remember(replace(job.state().without_moment(), phase=Phase.FINISHING))
+    job.remember(replace(job.state().without_moment(), phase=Phase.FINISHING, repaired=None))
     journal = journals.opened(job.folder, job.plan.guest.name, job.plan.target)
     if journal.exists:
         journal.start_anew()

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from blocksync import digests, history, passes
+from blocksync.claims import Settlement
 from blocksync.digests import Binding, State
 from blocksync.errors import Failed, Usage
+from blocksync.extents import Extents
 from blocksync.hashes import BLAKE3, XXH3
 from blocksync.passes import PassReport, PassRequest
 
@@ -59,7 +61,7 @@ def test_nothing_changed_leaves_the_file_as_it_is(job: Job) -> None:
     assert job.digests.stat() == before or job.digests.stat().st_ino == before.st_ino
 
 
-@pytest.mark.parametrize("at", [0, 8, 12, 16, 100, 4095, 4096, 8192 + 16 * 64])
+@pytest.mark.parametrize("at", [0, 8, 12, 16, 100, 4095, 8192, 12288 + 16 * 64])
 def test_one_wrong_byte_anywhere_means_a_full_compare_with_a_message(job: Job, at: int) -> None:
     data = bytearray(job.digests.read_bytes())
     data[at] ^= 1
@@ -74,7 +76,7 @@ def test_one_wrong_byte_anywhere_means_a_full_compare_with_a_message(job: Job, a
     assert job.sync().notes == ()
 
 
-@pytest.mark.parametrize("length", [0, 4096, 4100, 8192 + 16])
+@pytest.mark.parametrize("length", [0, 3, 4000, 4096, 8200, 12288 + 16])
 def test_a_file_cut_short_means_a_full_compare_with_a_message(job: Job, length: int) -> None:
     os.truncate(job.digests, length)
     assert "torn" in job.sync().notes[0]
@@ -141,8 +143,6 @@ def test_a_mark_that_cannot_be_made_durable_stops_the_pass_before_its_first_writ
 
 
 def test_an_only_pass_keeps_what_it_did_not_look_at(job: Job) -> None:
-    from blocksync.extents import Extents
-
     data = bytearray(job.source.read_bytes())
     data[MIB] ^= 1
     job.source.write_bytes(data)
@@ -163,7 +163,7 @@ def test_the_table_holds_the_digest_of_every_block(image: Image, tmp_path: Path,
     make = (
         (lambda block: xxhash.xxh3_128(block).digest()) if hash_ is XXH3 else (lambda b: blake3(b).digest())
     )
-    assert job.digests.read_bytes()[8192:] == b"".join(map(make, blocks))
+    assert job.digests.read_bytes()[12288:] == b"".join(map(make, blocks))
 
 
 def test_generations_count_commits_and_the_job_stays(job: Job) -> None:
@@ -328,3 +328,84 @@ def test_a_pass_between_hosts_refuses_a_foreign_digest_file_before_it_connects(
         remote.run(request, far=far, transport=transport)  # type: ignore[arg-type]
     assert not (tmp_path / "connected").exists()
     assert not (tmp_path / "new").exists()
+
+
+def killed_over(job: Job, extents: Extents, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass over extents that wrote, and then was killed."""
+
+    class Killed(BaseException):
+        pass
+
+    def dies(_: Settlement) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Settlement, "settle", dies)
+        request = PassRequest(source=job.source, target=job.target, digests=job.digests, only=extents)
+        with pytest.raises(Killed):
+            passes.run(request)
+
+
+def change_source(job: Job, *places: int) -> Extents:
+    data = bytearray(job.source.read_bytes())
+    for place in places:
+        data[place] ^= 1
+    job.source.write_bytes(data)
+    return Extents.of((place, 1) for place in places)
+
+
+def test_a_killed_pass_over_extents_costs_these(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    extents = change_source(job, MIB, 3 * MIB)
+    killed_over(job, extents, monkeypatch)
+    report = job.sync(only=extents)
+    assert report.target_bytes_read == 2 * BLOCK
+    assert not report.compared_all
+    assert "believed outside the extents" in report.notes[0]
+    header = digests.Header.unpack(job.digests.read_bytes()[:4096])
+    assert header.state is State.DONE
+    assert job.sync().target_bytes_read == 0
+
+
+def test_what_other_extents_leave_of_a_killed_pass_is_compared_by_a_whole_one(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed_over(job, change_source(job, MIB), monkeypatch)
+    job.sync(only=change_source(job, 2 * MIB))
+    header = digests.Header.unpack(job.digests.read_bytes()[:4096])
+    assert header.state is State.PARTIAL
+    report = job.sync()
+    # A segment is read for one block of it that is not known.
+    assert report.notes == ()
+    assert BLOCK <= report.target_bytes_read <= passes.SEGMENT
+
+
+def test_a_killed_pass_over_everything_is_compared_as_a_whole(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_source(job, MIB)
+    killed_over(job, None, monkeypatch)  # type: ignore[arg-type]
+    report = job.sync()
+    assert report.compared_all
+    assert report.target_bytes_read == 4 * MIB + 700
+
+
+@pytest.mark.parametrize("at", [8, 90, 4095, 4096 + 3, 4096 + 20])
+def test_one_wrong_byte_of_a_file_within_means_a_full_compare(
+    job: Job, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    extents = change_source(job, MIB)
+    killed_over(job, extents, monkeypatch)
+    data = bytearray(job.digests.read_bytes())
+    data[at] ^= 1
+    job.digests.write_bytes(data)
+    assert job.sync(only=extents).compared_all
+
+
+def test_a_file_of_an_earlier_version_is_not_believed(job: Job) -> None:
+    data = bytearray(job.digests.read_bytes())
+    data[8] = 2
+    data[4080:4096] = digests.xxh3_128(bytes(data[:4080]))
+    job.digests.write_bytes(data)
+    report = job.sync()
+    assert "has version 2" in report.notes[0]
+    assert report.compared_all

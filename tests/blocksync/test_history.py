@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from blocksync import history, passes
-from blocksync.history import Written
+from blocksync.claims import Settlement
+from blocksync.history import Trust, Written
 from blocksync.passes import PassReport, PassRequest
 
 MIB = 2**20
@@ -107,3 +108,63 @@ def test_a_history_does_not_grow_for_ever(tmp_path: Path) -> None:
     history.append(path, Written("s5000", "s5001", 0, 512))
     assert history.explains(path, "s4900", "s5001", 512, 512)
     assert len(path.read_text().splitlines()) == history.LONGEST // 2
+
+
+def test_a_killed_pass_leaves_the_other_ranges_digests_believed(
+    image: Image, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volumes = [(image(f"volume{i}", MIB), (2 * i + 1) * MIB, tmp_path / f"digests{i}") for i in range(3)]
+    for volume, offset, digests in volumes:
+        sync(volume, target, offset, digests)
+    killed, where, table = volumes[1]
+    killed.write_bytes(os.urandom(MIB))
+    with monkeypatch.context() as patch:
+        patch.setattr(Settlement, "settle", killed_here)
+        with pytest.raises(Killed):
+            sync(killed, target, where, table)
+    assert trusted(sync(*volumes[0][:1], target, *volumes[0][1:]))
+    # That the next pass of the killed range has settled does not take away what leads there.
+    sync(killed, target, where, table)
+    assert trusted(sync(*volumes[2][:1], target, *volumes[2][1:]))
+
+
+def test_a_stranger_s_write_after_passes_that_ended_makes_every_file_stale(
+    image: Image, target: Path, tmp_path: Path
+) -> None:
+    volumes = [(image(f"volume{i}", MIB), (2 * i + 1) * MIB, tmp_path / f"digests{i}") for i in range(2)]
+    for volume, offset, digests in volumes * 2:
+        volume.write_bytes(os.urandom(MIB))
+        sync(volume, target, offset, digests)
+    with target.open("r+b") as file:
+        file.seek(7 * MIB)
+        file.write(b"elsewhere")
+    for volume, offset, digests in volumes:
+        assert "stale" in sync(volume, target, offset, digests).notes[0]
+
+
+def test_a_pass_that_wrote_nothing_new_closes_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "history"
+    for line in (Written("s0", "?", 0, 10), Written("s0", "s0", 0, 10)):
+        history.append(path, line)
+    assert history.explains(path, "s0", "s1", 20, 5) is Trust.NONE
+
+
+def test_of_a_pass_that_did_not_end_the_next_stamp_is_taken_for_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "history"
+    history.append(path, Written("s0", "?", 0, 10))
+    assert history.explains(path, "s0", "s0", 20, 5) is Trust.CERTAIN
+    assert history.explains(path, "s0", "s1", 20, 5) is Trust.LIKELY
+    assert history.explains(path, "s0", "s1", 5, 5) is Trust.NONE
+    for line in (Written("s1", "?", 0, 10), Written("s1", "s2", 0, 10)):
+        history.append(path, line)
+    assert history.explains(path, "s0", "s2", 20, 5) is Trust.LIKELY
+    assert history.explains(path, "s1", "s2", 20, 5) is Trust.CERTAIN
+    assert history.explains(path, "s0", "s3", 20, 5) is Trust.NONE
+
+
+class Killed(BaseException):
+    """What kill -9 looks like from inside."""
+
+
+def killed_here(_: Settlement) -> None:
+    raise Killed

@@ -6,7 +6,7 @@ from pathlib import Path
 from blocksync import devices, guards
 from blocksync._copy import count_runs
 from blocksync.devices import Device
-from blocksync.digests import Binding, Digests, State
+from blocksync.digests import Binding, Digests
 from blocksync.errors import BlocksyncError, Refused
 from blocksync.passes import PassReport, PassRequest, fitting_block_size, require_memory
 from blocksync.wire import extent_list, frames
@@ -89,7 +89,7 @@ class Scope:
 
     def is_complete(self, table: Digests) -> bool:
         """Whether a pass over these extents leaves the whole range as the source was."""
-        return self.request.only is None or table.header.state is State.DONE
+        return self.request.only is None or table.whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +106,6 @@ class Outcome:
 
 def report(scope: Scope, outcome: Outcome, table: Digests | None, seconds: float) -> PassReport:
     """The same report as of a local pass."""
-    distrust = "" if table is None else table.distrust
-    note = f"digest file {scope.request.digests} {distrust}; everything was compared"
     return PassReport(
         bytes_total=scope.total,
         bytes_read=outcome.read,
@@ -118,7 +116,8 @@ def report(scope: Scope, outcome: Outcome, table: Digests | None, seconds: float
         extents_written=count_runs(outcome.blocks, scope.terms.all_blocks),
         seconds=seconds,
         dry_run=scope.request.dry_run,
-        notes=(note,) if distrust else (),
+        notes=() if table is None else table.notes,
+        compared_all=table is not None and bool(table.distrust),
         block_size=scope.request.block_size,
         changed_blocks=bytes(outcome.blocks),
         size=scope.size,

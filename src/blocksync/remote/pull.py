@@ -86,7 +86,7 @@ class Pull:
     def _guard_signatures(self, scope: Scope, source: FarDevice, table: Digests | None) -> None:
         # A trusted digest file is proof that the target holds what an earlier pass wrote.
         request = scope.request
-        if self.target is None or request.dry_run or (table is not None and table.trusted):
+        if self.target is None or request.dry_run or (table is not None and table.is_settled):
             return
         found = {source.signature.signature} if source.signature else set()
         expected = request.known_signatures | found
@@ -109,7 +109,7 @@ class _Pulling:
         self._end = TargetEnd(far.link, far.crew, self._receiving())
 
     def run(self) -> PassReport:
-        if self._table is not None and self._table.distrust and not self._scope.request.dry_run:
+        if self._table is not None and self._table.is_doubted and not self._scope.request.dry_run:
             self._doubt_the_cache()
         self._start()
         totals = self._see_through()
@@ -143,7 +143,7 @@ class _Pulling:
 
     def _before_first_write(self) -> None:
         if self._table is not None:
-            self._table.mark_in_progress()
+            self._settlement.begin(self._table)
 
     def _start(self) -> None:
         say(self._far.link, self._scope.start())

@@ -60,12 +60,14 @@ class _Pushing:
         self._target = target
         self._blocks = scope.new_bitmap()
         self._table: Digests | None = None
+        self._stamp = ""
 
     def run(self) -> PassReport:
         request = self._scope.request
         if self._target.kind != "missing":
             self._table = self._digests(self._target.identity, self._target.stamp)
         ready = self._start()
+        self._stamp = ready.stamp
         if self._target.kind == "missing" and not request.dry_run:
             self._table = self._digests(ready.identity, ready.stamp)
         direct = devices.goes_direct(self._source, 0, direct=request.direct, cache=request.cache)
@@ -79,7 +81,7 @@ class _Pushing:
         complete = end.complete
         if self._table is not None and not request.dry_run:
             whole = complete and self._scope.is_complete(self._table)
-            claims.commit(self._table, ready.stamp, done.stamp, complete=whole)
+            claims.commit(self._table, self._stamp, done.stamp, complete=whole)
         if not complete:
             thing = f"{self._far.name}: {request.target}"
             raise self._watch.interrupted(thing, end.moment()[0], self._scope.total)
@@ -102,7 +104,7 @@ class _Pushing:
         request, table = self._scope.request, self._table
         found = guards.probe(request.source, 0, self._scope.size)
         start = self._scope.start(
-            trusted=table is not None and table.trusted,
+            trusted=table is not None and table.is_settled,
             wanted=self._wanted(),
             known=request.known_signatures | ({found} if found else set()),
         )
@@ -145,7 +147,7 @@ class _Pushing:
 
     def _before_first_change(self) -> None:
         if self._table is not None and not self._scope.request.dry_run:
-            self._table.mark_in_progress()
+            claims.begin(self._table, self._stamp)
 
     def _see_through(self, end: SourceEnd) -> Done:
         try:

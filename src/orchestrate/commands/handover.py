@@ -96,8 +96,9 @@ def cutover(
 
     The same command goes on after an interruption. A guest that was never rehearsed, or whose passes do not
     converge, is a reason to ask; without a terminal it is refused (--override not-rehearsed, not-converging).
-    Where the Xen host has no xl or xm, the guest has to be stopped before: what it writes after the last pass
-    is not copied.
+    So are fix-ups that fail, too little room, and volumes in use where nobody can ask Xen (fix-ups, room,
+    not-stopped). Where the Xen host has no xl or xm, the guest has to be stopped before: what it writes after
+    the last pass is not copied.
     """
     from orchestrate.steps import cutover as step  # noqa: PLC0415
 

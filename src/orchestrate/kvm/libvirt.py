@@ -62,6 +62,10 @@ class Libvirt:
         """Store the domain, checked against libvirt's schema; it is not started."""
         self._virsh("define", "--validate", "--file=/dev/stdin", given=xml)
 
+    def check(self, xml: str) -> None:
+        """Have the daemon read the domain as it would to start it: nothing is stored, nothing starts."""
+        self._virsh("domxml-to-native", "qemu-argv", "--xml=/dev/stdin", given=xml)
+
     def start(self, name: str) -> None:
         """Start a defined domain."""
         self._virsh("start", f"--domain={self._uuid(name)}")

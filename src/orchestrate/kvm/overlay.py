@@ -18,6 +18,7 @@ from blocksync import image_locks, programs
 from blocksync.errors import Failed, Refused, Usage, telling
 from blocksync.interruption import held_back
 from blocksync.own_files import opened, replace
+from blocksync.targets import Piece
 from orchestrate.kvm.qemu import program
 
 _START_SECONDS = 20.0
@@ -69,6 +70,18 @@ class Overlay:
             _await_export(daemon, pidfile, log)
             yield mountpoint
             _flush(mountpoint)
+
+    def pieces(self) -> tuple[Piece, ...]:
+        """What was written to it, once nobody has it open: clusters of the disk. Raises Failed."""
+        command = [program("qemu-img"), "map", "--output=json", str(self.qcow2)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise Failed(self.qcow2, f"cannot be looked through: {done.stderr.strip()}", "run it again")
+        return tuple(
+            Piece(each["start"], each["length"], None if each["zero"] else each["offset"])
+            for each in json.loads(done.stdout)
+            if each["depth"] == 0 and (each["data"] or each["zero"])
+        )
 
 
 @contextmanager
@@ -227,7 +240,9 @@ def _create(layer: Overlay) -> None:
 
 
 def _daemon_command(qcow2: Path, mountpoint: Path, pidfile: Path) -> list[str]:
-    file = {"node-name": "file", "driver": "file", "filename": str(qcow2), "locking": "on"}
+    # It does not outlive this process: waiting for the disk after each file of the guest is for nothing.
+    cache = {"no-flush": True}
+    file = {"node-name": "file", "driver": "file", "filename": str(qcow2), "locking": "on", "cache": cache}
     layer = {"node-name": "overlay", "driver": "qcow2", "file": "file", "discard": "unmap"}
     export = {
         "id": "raw",

@@ -1,8 +1,8 @@
 """`xen2kvm cutover`: stop, the last pass, the proof, the fix-ups, and the guest starts on KVM.
 
 Each step may be interrupted, and the same command goes on. Until the target is handed over it starts over:
-a target that fix-ups were written to is compared as a whole and becomes the volumes' copy again first. After
-that only the start on KVM is left, and nothing is copied any more.
+where fix-ups were written to the target it becomes the volumes' copy again first. After that only the start
+on KVM is left, and nothing is copied any more.
 """
 
 import time
@@ -16,16 +16,17 @@ from blocksync.errors import BlocksyncError, Failed
 from orchestrate import journal as journals
 from orchestrate import ownership, sides
 from orchestrate.checks import Result
-from orchestrate.guest.mounts import require_mountable, unmount_leftovers
+from orchestrate.guest.mounts import unmount_leftovers
 from orchestrate.hosts import HostLost
 from orchestrate.job import Job, Phase
 from orchestrate.journal import Closed, Journal, Owner
 from orchestrate.kvm import accel
 from orchestrate.kvm.domain import DomainSpec, Nic, domain_xml
+from orchestrate.kvm.overlay import remove_leftovers
 from orchestrate.sides import Asking, KvmSide, Nobody, XenSide
 from orchestrate.source import Source
 from orchestrate.steps import domain_file, readiness, sync, take_over
-from orchestrate.steps.finishing import finish, mounts
+from orchestrate.steps.finishing import repair
 from orchestrate.steps.sync import SyncReport, SyncRequest, Tasks
 from orchestrate.stopwatch import Step, Stopwatch
 
@@ -120,11 +121,19 @@ def run(
         with night.step("check"):
             kvm = sides.kvm_side(job.plan) if request.start else None
             xen = sides.xen_side(job.plan, source.host)
-            notes = readiness.require(job, journal.content, xen, kvm)
+            notes = readiness.require(
+                job,
+                journal.content,
+                xen,
+                kvm,
+                xml=request.xml,
+                domain=lambda: domain_xml_of(job, request.accelerator),
+                handed_over=handed_over,
+            )
+            passes = request.overrides - readiness.GUARDS
+            work = _Cutover(job, source, request, tasks, night, journal, xen, kvm, asking, passes, keep)
             if not handed_over:
-                notes += _accepted(job, journal, request, asking)
-        passes = request.overrides - readiness.GUARDS
-        work = _Cutover(job, source, request, tasks, night, journal, xen, kvm, asking, passes, keep)
+                notes += _accepted(work)
         last = None if handed_over else _handed_over(work)
         return _started(work, last, notes)
     except HostLost as error:
@@ -150,15 +159,19 @@ def _begin(job: Job, journal: Journal, request: CutoverRequest) -> None:
     journal.note(handed_over=False)
 
 
-def _accepted(job: Job, journal: Journal, request: CutoverRequest, asking: Asking) -> tuple[str, ...]:
+def _accepted(work: _Cutover) -> tuple[str, ...]:
     """Ask about what is known against the cutover, once; notes of it. Raises `Refused`."""
-    content, found = journal.content, readiness.risks(job, request.max_downtime)
+    content, guest = work.journal.content, work.job.plan.guest.name
     # Nobody waits for an answer while the guest is stopped.
     known = readiness.GUARDS if content.stopped is not None else frozenset(content.accepted)
-    names = readiness.accepted(job.plan.guest.name, found, known | request.overrides, asking)
+    known |= work.request.overrides
+    found = readiness.risks(work.job, work.request.max_downtime)
+    if readiness.GUARDS - known:
+        found += readiness.more_risks(work.job, work.xen, work.source.host, known)
+    names = readiness.accepted(guest, found, known, work.asking)
     if names != content.accepted:
-        journal.note(accepted=names)
-    return tuple(f"{job.plan.guest.name} {risk.cause}" for risk in found)
+        work.journal.note(accepted=names)
+    return tuple(f"{guest} {risk.cause}" for risk in found)
 
 
 def _handed_over(work: _Cutover) -> SyncReport:
@@ -166,42 +179,44 @@ def _handed_over(work: _Cutover) -> SyncReport:
     job, plan = work.job, work.job.plan
     _distrust_a_guests_disk(job)
     if work.xen.runs():
-        _pass_before_the_stop(work)
+        if _pass_before_the_stop(work):
+            _require_fix_ups(work)
         with work.watch.step("make ready"):
             # The last pass and its proof, for each volume.
             work.source.make_ready(2 * len(plan.copied))
-            require_mountable(plan.target, mounts(plan))
+            readiness.require_domain(plan, work.kvm, lambda: _domain(work))
     _stop(work)
     with work.watch.step("last pass"):
         last = sync.last_pass(job, work.source, work.tasks, work.overrides)
     with work.watch.step("verify"):
         work.journal.note(proofs=sync.prove_last(job, work.source, last, work.tasks))
     domain = _domain(work)
-    _enter(job, Phase.FINISHING)
-    # From here on nothing that was noted about the target's bytes is true.
-    job.forget_digests()
-    finish(plan, plan.target, work.watch)
+    repair(job, work.watch)
     domain_file.write(work.request.xml, domain)
     ownership.mark_handed_over(job, work.journal)
     work.journal.note(handed_over=True)
     _enter(job, Phase.HANDED_OVER)
+    # They are about a copy, which the target is no longer.
+    job.forget_digests()
     return last
 
 
 def _distrust_a_guests_disk(job: Job) -> None:
-    """A target that fix-ups or a guest wrote to: back to passes, which believe nothing of it."""
-    if job.state().phase is not Phase.PASSES:
+    """A target that a guest wrote to, or nobody knows where: back to passes, which believe nothing of it."""
+    remove_leftovers(job.folder, unmount_leftovers)
+    if not job.state().is_copy:
         _enter(job, Phase.FINISHING)
         job.forget_digests()
         unmount_leftovers(job.plan.target)
 
 
-def _pass_before_the_stop(work: _Cutover) -> None:
-    """While the guest still serves: everything but what changes from here on, copied and proven.
+def _pass_before_the_stop(work: _Cutover) -> bool:
+    """While the guest still serves: everything but what changes from here on, copied and proven. Whether
+    there was anything to copy.
 
     The pass after the proof carries it on, and leaves less for the last one than the proof took.
     """
-    request = SyncRequest(overrides=work.overrides)
+    request, copied = SyncRequest(overrides=work.overrides), work.job.state().passes
     if not work.job.state().is_proven:
         with work.watch.step("pass before the proof"):
             sync.run(work.job, work.source, request, work.tasks)
@@ -211,6 +226,16 @@ def _pass_before_the_stop(work: _Cutover) -> None:
     if not records or time.time() - records[-1].at > _FRESH_SECONDS:
         with work.watch.step("pass before the stop"):
             sync.run(work.job, work.source, request, work.tasks)
+    return work.job.state().passes > copied
+
+
+def _require_fix_ups(work: _Cutover) -> None:
+    """While the guest still serves: that it can be repaired as it is now. Raises `Refused`."""
+    known = work.request.overrides | frozenset(work.journal.content.accepted)
+    if readiness.FIX_UPS not in known:
+        with work.watch.step("fix-ups on an overlay"):
+            found = readiness.fix_up_risks(work.job)
+            readiness.accepted(work.job.plan.guest.name, found, known, work.asking)
 
 
 def _stop(work: _Cutover) -> None:
@@ -262,7 +287,7 @@ def _report(
 
 
 def _enter(job: Job, phase: Phase) -> None:
-    job.remember(replace(job.state(), phase=phase))
+    job.remember(replace(job.state(), phase=phase, repaired=None))
 
 
 def _domain(work: _Cutover) -> str:

@@ -1,15 +1,22 @@
 """What makes a copied disk a KVM guest's: the fix-ups inside it and GRUB in front of it.
 
-The same code finishes an overlay (rehearsal) and the target itself (cutover).
+Everything is done to an overlay: a rehearsal boots it, a cutover copies what was written to it onto the
+target. So it is known what that was, and a cutover that is killed there copies just these blocks again.
 """
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from blocksync import targets
+from msgspec.structs import replace
+
+from blocksync import claims, targets
 from blocksync.errors import Refused
+from blocksync.targets import Piece
 from orchestrate.guest import fixup, grub, grub_image, kernels
 from orchestrate.guest.mounts import MountSpec, mounted
 from orchestrate.guest.tree import GuestTree
+from orchestrate.job import Job, Phase
+from orchestrate.kvm.overlay import overlay
 from orchestrate.layout import boot_code
 from orchestrate.plan.compose import MOUNTABLE, facts_of
 from orchestrate.plan.model import Plan, Volume, table
@@ -27,6 +34,51 @@ def finish(plan: Plan, raw: Path, watch: Stopwatch) -> None:
     with watch.step("boot loader"):
         image = grub_image.make(grub.early_config(_booting(plan)), plan.boot_volume.filesystem)
         targets.write_ranges(raw, boot_code.place(image.boot, image.core, table(plan).boot_area))
+
+
+def repair(job: Job, watch: Stopwatch) -> None:
+    """Make the job's target a KVM guest's disk, as `finish` does. Durable when this returns.
+
+    Until the state says which blocks are written, which is before the first of them, the target is as it was.
+    """
+    target = job.plan.target
+    with overlay(target, job.folder) as layer:
+        with layer.raw() as raw:
+            finish(job.plan, raw, watch)
+        with watch.step("write the fix-ups"):
+            pieces = layer.pieces()
+            _note(job, pieces)
+            targets.write_pieces(target, pieces, layer.qcow2)
+
+
+def rehearse(job: Job) -> None:
+    """Do to an overlay that is thrown away what `repair` does to the target. Raises as that would."""
+    with overlay(job.plan.target, job.folder) as layer, layer.raw() as raw:
+        finish(job.plan, raw, Stopwatch())
+
+
+def _note(job: Job, pieces: Sequence[Piece]) -> None:
+    """Say durably which blocks of each volume are about to be written by no pass."""
+    plan = job.plan
+    repaired = {volume.device: tuple(_inside(volume, pieces)) for volume in plan.copied}
+    job.remember(replace(job.state(), phase=Phase.FINISHING, repaired=repaired))
+    for volume in plan.copied:
+        claims.give_up(
+            job.digests(volume),
+            plan.target,
+            list(repaired[volume.device]),
+            offset=volume.partition.offset,
+            size=volume.size,
+        )
+
+
+def _inside(volume: Volume, pieces: Sequence[Piece]) -> Iterator[tuple[int, int]]:
+    """The parts of pieces of the disk that are in a volume: offset in it, and length."""
+    first, end = volume.partition.offset, volume.partition.offset + volume.size
+    for piece in pieces:
+        low, high = max(first, piece.offset), min(end, piece.offset + piece.length)
+        if low < high:
+            yield low - first, high - low
 
 
 def apply_fixups(plan: Plan, tree: GuestTree) -> None:

@@ -1,22 +1,29 @@
 """What is asked before a guest is stopped: all that would make the night longer is found here."""
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocksync import programs
-from blocksync.errors import Failed, Refused
+from blocksync.errors import BlocksyncError, Findings, Refused
 from orchestrate import forecast
-from orchestrate.announce import announcements
-from orchestrate.job import Job
+from orchestrate.guest.mounts import unmount_leftovers
+from orchestrate.hosts import Host, HostLost
+from orchestrate.job import Job, Phase
 from orchestrate.journal import Content, Owner
+from orchestrate.kvm.overlay import remove_leftovers
 from orchestrate.plan.model import Plan
-from orchestrate.sides import Asking, KvmSide, XenSide
+from orchestrate.sides import Asking, KvmSide, Nobody, XenSide
+from orchestrate.steps import finishing, this_host
+from orchestrate.steps.this_host import ROOM
 from orchestrate.torn import refuse_torn
+from orchestrate.xen.toolstack import Toolstack
 
 NOT_REHEARSED = "not-rehearsed"
 NOT_CONVERGING = "not-converging"
-GUARDS = frozenset({NOT_REHEARSED, NOT_CONVERGING})
+NOT_STOPPED = "not-stopped"
+FIX_UPS = "fix-ups"
+GUARDS = frozenset({NOT_REHEARSED, NOT_CONVERGING, NOT_STOPPED, FIX_UPS, ROOM})
 """What an operator may go on in spite of, by a word at the terminal or by `--override`."""
 
 
@@ -29,16 +36,71 @@ class Risk:
     way_out: str
 
 
-def require(job: Job, journal: Content, xen: XenSide, kvm: KvmSide | None) -> tuple[str, ...]:
-    """Raise `Refused` or `Failed` for what stands in the way of a cutover; what the operator should know."""
+# Two looks at whether a volume is written are no less than this apart.
+_LOOK_SECONDS = 1.0
+
+
+def require(
+    job: Job,
+    journal: Content,
+    xen: XenSide,
+    kvm: KvmSide | None,
+    *,
+    xml: Path,
+    domain: Callable[[], str],
+    handed_over: bool,
+) -> tuple[str, ...]:
+    """Raise `Refused`, `Failed` or `Findings` for all that stands in the way of a cutover; what the operator
+    should know. `xml` and `domain` are the place and the text of the domain's XML. Of a target that was
+    `handed_over` only the start is ahead.
+    """
     refuse_torn(job)
+    plan, wanted = job.plan, list[Callable[[], object]]()
+    wanted.append(lambda: this_host.require_programs(plan, starting=kvm is not None))
+    if not handed_over:
+        wanted += [this_host.require_root, lambda: this_host.require_place(xml)]
     if kvm is not None:
-        kvm.require_ours()
+        wanted += [kvm.require_ours, lambda: _require_network(plan)]
         if journal.owner is Owner.XEN:
-            kvm.require_absent()
-        _require_network(job.plan)
+            wanted.append(kvm.require_absent)
+    found = _raised(wanted)
+    if kvm is not None and not found:
         kvm.libvirt.probe()
-    return tuple(_notes(job.plan, xen, kvm))
+    # A file that is yet to be made by the first pass can be no domain's disk.
+    if plan.target.exists() and not found and not handed_over:
+        found = _raised([lambda: require_domain(plan, kvm, domain)])
+    _refuse(f"cutover of {plan.guest.name}", found)
+    return tuple(_notes(plan, xen, kvm))
+
+
+def require_domain(plan: Plan, kvm: KvmSide | None, domain: Callable[[], str]) -> str:
+    """The domain's XML, which libvirt would take, on a disk that its QEMU comes to. Raises otherwise."""
+    made = domain()
+    if kvm is not None:
+        kvm.libvirt.check(made)
+        this_host.require_reachable(plan.target, kvm.libvirt)
+    return made
+
+
+def _raised(wanted: Iterable[Callable[[], object]]) -> list[BlocksyncError]:
+    """What is wrong, each thing once. A link that breaks is no finding."""
+    found: dict[str, BlocksyncError] = {}
+    for require_it in wanted:
+        try:
+            require_it()
+        except HostLost:
+            raise
+        except BlocksyncError as error:
+            found.setdefault(str(error), error)
+    return list(found.values())
+
+
+def _refuse(thing: str, found: list[BlocksyncError]) -> None:
+    """Raise what was found, the worst first."""
+    if len(found) > 1:
+        raise Findings(thing, sorted(found, key=lambda each: -each.exit_code))
+    if found:
+        raise found[0]
 
 
 def risks(job: Job, max_downtime: float | None) -> tuple[Risk, ...]:
@@ -57,21 +119,69 @@ def risks(job: Job, max_downtime: float | None) -> tuple[Risk, ...]:
     return tuple(found)
 
 
+def more_risks(job: Job, xen: XenSide, host: Host, known: frozenset[str]) -> tuple[Risk, ...]:
+    """As `risks`, of what takes a moment to find out; not of what is `known` already."""
+    looked, before = time.monotonic(), _writes(job.plan, xen, host)
+    found = []
+    if ROOM not in known and (cause := this_host.lacking_room(job)):
+        found.append(Risk(ROOM, f"may run out of room: {cause}", "make room first"))
+    if FIX_UPS not in known:
+        found += fix_up_risks(job)
+    if NOT_STOPPED not in known and xen.tools is None:
+        time.sleep(max(0.0, looked + _LOOK_SECONDS - time.monotonic()))
+        if cause := _still_uses(job.plan, xen, host, before):
+            way_out = "shut it down where it runs; nobody here can ask Xen"
+            found.append(Risk(NOT_STOPPED, f"does not seem to be stopped: {cause}", way_out))
+    return tuple(found)
+
+
+def fix_up_risks(job: Job) -> tuple[Risk, ...]:
+    """Whether the guest can be repaired, tried on an overlay of the newest copy; nothing is said of a target
+    that holds none.
+    """
+    state = job.state()
+    remove_leftovers(job.folder, unmount_leftovers)
+    if state.passes == 0 or state.phase is not Phase.PASSES or not job.plan.target.exists():
+        return ()
+    try:
+        finishing.rehearse(job)
+    except BlocksyncError as error:
+        way_out = error.way_out or "mend it inside the guest, or see what this host lacks"
+        return (Risk(FIX_UPS, f"cannot be repaired: {error.thing}: {error.cause}", way_out),)
+    return ()
+
+
+def _writes(plan: Plan, xen: XenSide, host: Host) -> str:
+    """What changes whenever a volume is written; nothing where Xen can be asked about the guest."""
+    if xen.tools is not None:
+        return ""
+    return Toolstack(host, "").writes([volume.path for volume in plan.copied])
+
+
+def _still_uses(plan: Plan, xen: XenSide, host: Host, before: str) -> str:
+    """Who or what tells that the guest still has its volumes; empty if nothing does."""
+    paths = [volume.path for volume in plan.copied]
+    holders = Toolstack(host, "").holders(paths)
+    if holders:
+        return "; ".join(f"{holder.path}: {holder.who}" for holder in holders)
+    return "its volumes are being written" if _writes(plan, xen, host) != before else ""
+
+
 def accepted(guest: str, found: Iterable[Risk], known: frozenset[str], asking: Asking) -> tuple[str, ...]:
     """The guards of the risks, all of them accepted: `known` beforehand, or when asked.
 
-    Raises `Refused` by the first guard that is not.
+    Raises `Refused` by those that are not: the first one where somebody was asked.
     """
-    names = []
+    names, refused = [], list[BlocksyncError]()
     for risk in found:
-        if risk.guard not in known and not asking.accepts(f"{guest} {risk.cause}"):
-            raise Refused(
-                f"guest {guest}",
-                risk.cause,
-                f"{risk.way_out}; to go on as it is: --override {risk.guard}",
-                guard=risk.guard,
-            )
-        names.append(risk.guard)
+        if risk.guard in known or asking.accepts(f"{guest} {risk.cause}"):
+            names.append(risk.guard)
+            continue
+        way_out = f"{risk.way_out}; to go on as it is: --override {risk.guard}"
+        refused.append(Refused(f"guest {guest}", risk.cause, way_out, guard=risk.guard))
+        if not isinstance(asking, Nobody):
+            break
+    _refuse(f"cutover of {guest}", refused)
     return tuple(names)
 
 
@@ -84,10 +194,6 @@ def _require_network(plan: Plan) -> None:
                 f"make it (ip link add {nic.bridge} type bridge), or name another in the plan",
                 guard="bridge",
             )
-    if any(announcements(plan.nic)) and programs.look_up("arping") is None:
-        raise Failed(
-            "arping", "is not here, and the plan has addresses to announce", "apt-get install arping"
-        )
 
 
 def _notes(plan: Plan, xen: XenSide, kvm: KvmSide | None) -> list[str]:

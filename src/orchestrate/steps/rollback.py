@@ -67,7 +67,7 @@ def run(
         gave_back = give_back.run(job, source, tasks, night) if to_send else None
         refuse_torn(job)
         started = _back_on_xen(job, journal, xen, kvm, night)
-        if job.state().phase is not Phase.PASSES:
+        if not job.state().is_copy:
             with night.step("drop snapshots"):
                 sync.drop_moments(job, source)
     except BlocksyncError as error:
@@ -118,7 +118,7 @@ def _stopped_on_kvm(
 
 def _back_on_xen(job: Job, journal: Journal, xen: XenSide, kvm: KvmSide | None, watch: Stopwatch) -> bool:
     state = job.state()
-    if state.phase is not Phase.PASSES:
+    if not state.is_copy:
         # The target is no copy of the volumes any more: later passes compare everything.
         job.forget_digests()
         job.remember(replace(state.without_moment(), phase=Phase.FINISHING))

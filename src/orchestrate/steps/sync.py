@@ -18,7 +18,7 @@ from blocksync.remote import Part
 from orchestrate import moments as moments_of
 from orchestrate import overflow, ownership, torn
 from orchestrate.guest.mounts import unmount_leftovers
-from orchestrate.job import Job, PassRecord, Phase, State
+from orchestrate.job import Job, PassRecord, State
 from orchestrate.moments import Moment, Moments, NoMomentError, Quiesce
 from orchestrate.plan.model import Volume
 from orchestrate.source import Proof, Source
@@ -78,18 +78,21 @@ class SyncReport:
 @dataclass(frozen=True, slots=True)
 class _Reading:
     """What is read for each volume, by the guest's device: a moment's snapshots or else the volumes; within
-    the candidates where there are any.
+    the candidates where there are any, and where fix-ups wrote that have to go again.
     """
 
     moment: Moment | None = None
     candidates: Mapping[str, Changes] = field(default_factory=dict)
+    repaired: Mapping[str, Sequence[tuple[int, int]]] = field(default_factory=dict)
 
     def source(self, volume: Volume) -> Path:
         return Path(volume.path) if self.moment is None else self.moment.path(volume.device)
 
     def only(self, volume: Volume) -> Extents | None:
         found = self.candidates.get(volume.device)
-        return None if found is None or found.everything else found.extents
+        if found is None or found.everything:
+            return None
+        return Extents.of([*found.extents.pairs(), *self.repaired.get(volume.device, ())]).coalesce()
 
     def why(self) -> str:
         """Why some volume is read as a whole although a list was asked for; empty where none is."""
@@ -115,8 +118,8 @@ def run(job: Job, source: Source, request: SyncRequest, tasks: Tasks) -> SyncRep
     refuse_other_domains(job.plan, request.overrides)
     if request.dry_run:
         return _copy(work, _Reading())
-    if state.phase is not Phase.PASSES:
-        # The target was written by a guest or by fix-ups: believe nothing that was noted about it.
+    if not state.is_copy:
+        # The target was written by a guest, or nobody knows where: believe nothing that was noted about it.
         job.forget_digests()
         unmount_leftovers(job.plan.target)
     state = _believed(job)
@@ -140,7 +143,7 @@ def _believed(job: Job) -> State:
     that are true of what it looked at, and the next one may not take them for more.
     """
     state = job.state()
-    if state.moment is None or (state.phase is Phase.PASSES and _is_still_known(job, state)):
+    if state.moment is None or (state.is_copy and _is_still_known(job, state)):
         return state
     state = state.without_moment()
     job.remember(state)
@@ -170,7 +173,8 @@ def _from_moment(work: _Work, moments: Moments, state: State) -> SyncReport:
     moment = moments.take(number, volumes)
     began = time.monotonic()
     try:
-        reading = _Reading(moment, {} if earlier is None else moments.candidates(earlier, moment))
+        candidates = {} if earlier is None else moments.candidates(earlier, moment)
+        reading = _Reading(moment, candidates, state.repaired or {})
         with overflow.watched(moments, moment) as watch:
             watched = replace(work, tasks=watch.over(work.tasks))
             report = _copy(watched, reading)
@@ -211,7 +215,8 @@ def last_pass(job: Job, source: Source, tasks: Tasks, overrides: frozenset[str] 
     earlier = _moment_of(state)
     reading = _Reading()
     if earlier is not None:
-        reading = _Reading(None, Moments(source.host, job.plan).candidates(earlier))
+        candidates = Moments(source.host, job.plan).candidates(earlier)
+        reading = _Reading(None, candidates, state.repaired or {})
     if earlier is None or reading.why():
         refuse_drift(job.plan, source.host)
     report = _copy(_Work(job, source, SyncRequest(overrides=overrides), tasks), reading)
@@ -327,7 +332,7 @@ def _passes(work: _Work, reading: _Reading) -> tuple[VolumePass, ...]:
     wanted = [_wanted(work, volume, reading) for volume in volumes]
     reports = work.source.copy_all(_parts(work, volumes, wanted))
     # A digest file that is not believed after all: more than the candidates may differ.
-    doubted = [n for n, report in enumerate(reports) if wanted[n].only is not None and report.notes]
+    doubted = [n for n, report in enumerate(reports) if wanted[n].only is not None and report.compared_all]
     for number in doubted:
         wanted[number] = replace(wanted[number], only=None)
     again = _parts(work, [volumes[n] for n in doubted], [wanted[n] for n in doubted])

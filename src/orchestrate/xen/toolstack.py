@@ -101,6 +101,18 @@ echo backends
 xenstore-ls -f /local/domain 2>/dev/null | grep -E '/backend/[^ ]*/(params|physical-device) = '
 exit 0
 """
+_WRITES = """
+for path; do
+    real=$(readlink -f "$path")
+    stat -c '%n %s %y' "$real"
+    if [ -b "$real" ]; then
+        number=$(stat -c '%t %T' "$real")
+        node=/sys/dev/block/$((0x${number% *})):$((0x${number#* }))
+        read -r r1 r2 r3 r4 written merged sectors rest <"$node/stat" && echo "$written $merged $sectors"
+    fi
+done
+exit 0
+"""
 _AUTOSTART = """
 real=$(readlink -f "$1")
 for entry in "$3"/*; do
@@ -216,6 +228,10 @@ class Toolstack:
     def holders(self, paths: Sequence[str]) -> tuple[Holder, ...]:
         """Everything that has one of the volumes open on that host; with one command for all."""
         return holders_in(_text(self._script(_HOLDERS, *paths)))
+
+    def writes(self, paths: Sequence[str]) -> str:
+        """Something that is another one after each write to one of the volumes, by way of that host."""
+        return _text(self._script(_WRITES, *paths))
 
     def autostart(self, config: str, name: str) -> tuple[AutostartLink, ...]:
         """The links that start this configuration with the host.

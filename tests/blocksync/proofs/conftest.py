@@ -5,7 +5,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from forked import Engine, build_interposer
+from forked import SMALL, Engine, build_interposer
+
+from blocksync import digests
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_chunks() -> Iterator[None]:
+    """Digest files have chunks as small here as in the forked commands."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digests, "CHUNK_DIGESTS", SMALL["blocksync.digests.CHUNK_DIGESTS"])
+        yield
 
 
 @pytest.fixture(scope="session")

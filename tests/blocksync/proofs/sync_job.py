@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
@@ -12,6 +12,7 @@ from blake3 import blake3
 
 from blocksync import digests
 from blocksync.digests import Header, Untrusted
+from blocksync.extents import Extents
 
 # <linux/fs.h>
 BLKFLSBUF = 0x1261
@@ -20,7 +21,7 @@ BLKFLSBUF = 0x1261
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncJob:
     """Sizes and offsets in bytes. `target` is a file, or a loop device over the file `backing`; `surround` is
-    what it holds outside the range: before and after it.
+    what it holds outside the range: before and after it. `only` are the extents that passes are about.
     """
 
     folder: Path
@@ -29,6 +30,7 @@ class SyncJob:
     offset: int
     block_size: int = 4096
     surround: tuple[bytes, bytes] = field(default=(b"", b""), repr=False)
+    only: Extents | None = None
 
     @classmethod
     def make(
@@ -95,6 +97,11 @@ class SyncJob:
         """
         words: list[object] = ["sync", self.source, self.target, "--json", "--override", "signature"]
         words += ["--target-offset", self.offset, "--size", self.size, "--block-size", self.block_size]
+        if self.only is not None:
+            # Beside the folder: what becomes of the calls on this file is not for the proofs.
+            listed = self.folder.with_suffix(".extents")
+            listed.write_text(self.only.to_text())
+            words += ["--only", listed]
         return words + (["--digests", self.digests] if digests else []) + list(more)
 
     def held(self) -> bytes:
@@ -147,6 +154,25 @@ class SyncJob:
             piece = bytes(length) if random.random() < 0.3 else random.randbytes(length)
             data[at : at + length] = piece[: len(data) - at]
         rewrite(self.source, data)
+
+    def dirtied(self, random: Random, writes: int) -> "SyncJob":
+        """The guest writes, and passes are from now on about these blocks, and about one besides."""
+        before = self.source.read_bytes()
+        self.dirty(random, writes)
+        after, size = self.source.read_bytes(), self.block_size
+        starts = range(0, len(after), size)
+        changed = {at for at in starts if before[at : at + size] != after[at : at + size]}
+        only = Extents.of((at, size) for at in {*changed, random.choice(starts)}).coalesce()
+        return replace(self, only=only)
+
+    def aimed_at(self) -> set[int]:
+        """The blocks that passes are about."""
+        rows = [] if self.only is None else self.only.aligned(self.block_size, self.size).pairs()
+        return {
+            at // self.block_size
+            for offset, length in rows
+            for at in range(offset, offset + length, self.block_size)
+        }
 
     def lies(self, target: bytes, file: Path | None = None) -> list[int]:
         """The blocks of which a digest file that would be believed says something that `target` belies."""

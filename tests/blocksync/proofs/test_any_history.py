@@ -147,6 +147,23 @@ class Histories(RuleBasedStateMachine):
             assert ended.code == -signal.SIGKILL, ended
             self._check_outside()
 
+    @rule(seed=seeds, nth=st.integers(1, 70), action=st.sampled_from(list(Action)[2:5]))
+    def a_limited_pass_is_killed_and_goes_on(self, seed: int, nth: int, action: Action) -> None:
+        """What changed since a pass is known; the same extents again make the range equal."""
+        self._pass(digests=True)
+        if self.job.size == 0:
+            return
+        whole = self.job
+        self.job = whole.dirtied(Random(seed), 3)
+        ended = self._run(digests=True, rule=Rule(action=action, nth=nth))
+        assert ended.code in (0, -signal.SIGKILL), ended
+        self._check_outside()
+        assert self.job.lies(self._held()) == []
+        assert self._run(digests=True).code == 0
+        assert self._held() == self.job.expected()
+        assert self.job.lies(self._held()) == []
+        self.job = whole
+
     @rule(around=around, at=shares, length=lengths, seed=seeds)
     def a_stranger_writes_to_the_target(
         self, around: tuple[bool, bool], at: float, length: int, seed: int

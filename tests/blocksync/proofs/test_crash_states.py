@@ -85,6 +85,21 @@ def a_killed_pass(engine: Engine, job: SyncJob, random: Random) -> SyncJob:
     return job
 
 
+def a_list_of_what_changed(engine: Engine, job: SyncJob, random: Random) -> SyncJob:
+    """A pass ended well, the guest wrote, and what it wrote is known."""
+    assert engine.run(*job.argv(), stamp="content").code == 0
+    return job.dirtied(random, 6)
+
+
+def a_killed_limited_pass(engine: Engine, job: SyncJob, random: Random) -> SyncJob:
+    """The pass over what the guest wrote was killed halfway through its writes."""
+    job = a_list_of_what_changed(engine, job, random)
+    rule = Rule(action=Action.KILL_AFTER, call="pwrite", role="T", nth=2)
+    ended = engine.run(*job.argv(), watch=job.watch, rule=rule, stamp="content")
+    assert ended.code == -signal.SIGKILL
+    return job
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
     """A fault at the `nth` call of its kind after the first write to the target, and the exit code of it."""
@@ -119,6 +134,14 @@ SCENARIOS: dict[str, tuple[Before, Fault | None]] = {
     "first pass to a missing file": (no_target, None),
     "second pass": (an_earlier_pass, None),
     "pass after a killed one": (a_killed_pass, None),
+    "limited pass": (a_list_of_what_changed, None),
+    "limited pass after a killed one": (a_killed_limited_pass, None),
+    "limited pass stopped by SIGTERM": (a_list_of_what_changed, TERM),
+    "flush of a limited pass that fails": (a_list_of_what_changed, Fault(call="fsync", role="T")),
+    "limited pass, digest file torn": (
+        a_list_of_what_changed,
+        Fault(call="pwrite", role="D", nth=2, action=Action.KILL_TORN, code=-signal.SIGKILL),
+    ),
     "pass stopped by SIGTERM": (an_earlier_pass, TERM),
     "first pass stopped by SIGTERM": (nothing, TERM),
     "flush that fails": (an_earlier_pass, Fault(call="fsync", role="T")),

@@ -4,14 +4,18 @@ it, halfway through it, after it; and over time, for what lies between the calls
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from random import Random
 
 import pytest
 from forked import Action, Ended, Engine, Rule
-from sync_job import SyncJob
+from sync_job import SyncJob, claims
 from write_log import parse
+
+from blocksync import digests
+from blocksync.digests import HEADER_SIZE, Header, Untrusted
 
 KIB = 1024
 KILLED = -9
@@ -118,6 +122,61 @@ def test_a_pass_killed_at_any_call_is_resumed(points: Points, count: int) -> Non
 @pytest.mark.parametrize("count", TIMED_POINTS)
 def test_a_pass_killed_at_any_time_is_resumed(points: Points, count: int) -> None:
     kill(count, points.kill_at_a_time)
+
+
+def is_whole(job: SyncJob) -> bool:
+    """Whether the header of the digest file is: a kill inside that write is a crash that tears it."""
+    try:
+        Header.unpack(job.digests.read_bytes()[:HEADER_SIZE])
+    except Untrusted:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("block_size", [4096, 16384])
+@pytest.mark.parametrize("count", POINTS)
+def test_a_limited_pass_killed_at_any_call_costs_what_it_was_about(
+    engine: Engine, workplace: Path, block_size: int, count: int
+) -> None:
+    random = Random(block_size)
+    job = SyncJob.make(workplace, random, size=900 * KIB + 333, offset=8192, after=99, block_size=block_size)
+    others = 0
+
+    def once() -> bool:
+        nonlocal job, others
+        job = replace(job, only=None)
+        assert engine.run(*job.argv()).code == 0
+        job = job.dirtied(random, 4)
+        killed = False
+        for _ in range(random.choice((1, 2))):
+            rule = Rule(action=random.choice(KILLS), nth=random.randint(1, 60))
+            ended = engine.run(*job.argv(), watch=job.watch, rule=rule)
+            assert ended.code in (0, KILLED), (rule, ended)
+            killed |= ended.code == KILLED
+            assert job.outside(job.held()) == job.surround, rule
+            assert job.lies(job.held()) == [], rule
+        whole = is_whole(job)
+        if whole:
+            blocks, touched = range(-(-job.size // block_size)), job.aimed_at()
+            chunk = digests.CHUNK_DIGESTS
+            about = {block // chunk for block in touched}
+            known = claims(job.digests)
+            assert {block for block in blocks if block // chunk not in about} <= known.keys(), rule
+            others += len(known.keys() - {block for block in blocks if block // chunk not in about})
+        ended = engine.run(*job.argv())
+        assert ended.code == 0, (rule, ended)
+        assert job.held() == job.expected(), rule
+        assert job.lies(job.held()) == [], rule
+        report = ended.report
+        assert report["compared_all"] is not whole, rule
+        assert max(report["bytes_read"], report["target_bytes_read"]) <= len(job.aimed_at()) * block_size, (
+            rule
+        )
+        return killed
+
+    kill(count, once)
+    # Most kills leave even what is beside the blocks of the pass.
+    assert others
 
 
 @pytest.mark.parametrize("sector", [512, 4096])

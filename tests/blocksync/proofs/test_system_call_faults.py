@@ -98,6 +98,22 @@ def after_a_killed_pass(engine: Engine, job: SyncJob) -> Scenario:
     return Scenario(job, job.argv(), job.files())
 
 
+def limited_pass(engine: Engine, job: SyncJob) -> Scenario:
+    """What the guest wrote since is known."""
+    assert engine.run(*job.argv(), stamp="content").code == 0
+    job = job.dirtied(Random(5), 8)
+    return Scenario(job, job.argv(), job.files())
+
+
+def after_a_killed_limited_pass(engine: Engine, job: SyncJob) -> Scenario:
+    """The digest file says which blocks a pass was about that was under way."""
+    scenario = limited_pass(engine, job)
+    rule = Rule(action=Action.KILL_AFTER, call="pwrite", role="T")
+    ended = engine.run(*scenario.argv, watch=job.watch, rule=rule, stamp="content")
+    assert ended.code == -signal.SIGKILL
+    return replace(scenario, files=job.files())
+
+
 def dry_run(engine: Engine, job: SyncJob) -> Scenario:
     """Nothing is written, whatever happens."""
     scenario = second_pass(engine, job)
@@ -117,10 +133,18 @@ SCENARIOS = (
     to_a_missing_file,
     second_pass,
     after_a_killed_pass,
+    limited_pass,
+    after_a_killed_limited_pass,
     dry_run,
     verify,
 )
-DEVICE_SCENARIOS = (second_pass, without_a_digest_file, after_a_killed_pass, verify)
+DEVICE_SCENARIOS = (
+    second_pass,
+    without_a_digest_file,
+    after_a_killed_pass,
+    after_a_killed_limited_pass,
+    verify,
+)
 
 
 class Faults:

@@ -18,6 +18,7 @@ from blocksync.claims import Ended, Settlement
 from blocksync.devices import measure
 from blocksync.digests import Binding, State
 from blocksync.errors import ExitCode, Failed, Interrupted, Refused, Usage
+from blocksync.extents import Extents
 from blocksync.passes import PassReport, PassRequest
 from blocksync.progress import Progress
 from blocksync.remote import Part
@@ -334,3 +335,33 @@ def test_killed_at_any_time_they_are_resumed(disk: Disk, installed: Local, seed:
     disk.pull(installed)
     disk.check()
     assert [figures(report) for report in disk.pull(installed)] == [NOTHING] * len(SIZES)
+
+
+def test_a_pull_over_extents_that_is_killed_costs_what_it_was_about(
+    disk: Disk, installed: Local, monkeypatch: pytest.MonkeyPatch
+):
+    class Killed(BaseException):
+        pass
+
+    def dies(_: Settlement) -> None:
+        raise Killed
+
+    disk.pull(installed)
+    for source in disk.sources[:3]:
+        overwrite(source, MIB, os.urandom(3 * BLOCK))
+    only = Extents.of([(MIB, 3 * BLOCK)])
+    about = [replace(request, only=only) for request in disk.requests()[:3]]
+    with monkeypatch.context() as patch:
+        patch.setattr(Settlement, "settle", dies)
+        # One of the three does not come to its turn.
+        with pytest.raises(Killed):
+            remote.run_several(
+                [Part(request, _quiet) for request in about[:2]], transport=installed, name="far"
+            )
+    reports = remote.run_several(
+        [Part(request, _quiet) for request in about], transport=installed, name="far"
+    )
+    disk.check()
+    assert not any(report.compared_all for report in reports)
+    assert all(report.target_bytes_read <= 3 * BLOCK for report in reports)
+    assert all(report.target_bytes_read == 0 for report in disk.pull(installed))

@@ -142,3 +142,14 @@ def test_the_uri_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert (default_uri(), Libvirt().uri) == ("test:///default", "test:///default")
     monkeypatch.delenv("LIBVIRT_DEFAULT_URI")
     assert Libvirt().uri == "qemu:///system"
+
+
+def test_a_domain_that_libvirt_does_not_take_is_found(libvirt: Libvirt, spec: DomainSpec) -> None:
+    good = domain_xml(spec)
+    libvirt.check(good)
+    assert not libvirt.is_defined(spec.name)
+    for word, other in (('machine="pc"', 'machine="pcx"'), ('bus="virtio"', 'bus="nobus"'), (">64<", ">x<")):
+        assert word in good
+        with pytest.raises(Failed, match="virsh domxml-to-native"):
+            libvirt.check(good.replace(word, other))
+    assert not libvirt.is_defined(spec.name)

@@ -21,6 +21,7 @@ STEPS = (
     "verify",
     "fix-ups",
     "boot loader",
+    "write the fix-ups",
     "drop snapshots",
     "report",
 )
@@ -57,8 +58,9 @@ def loop_devices_on(path) -> str:
 
 
 def killed(guest, *words: str, script: str = KILLED) -> None:
-    command = [sys.executable, "-c", script, *words, "cutover", str(guest.plan)]
-    command.append("--override=not-rehearsed")
+    options = [word for word in words if word.startswith("--")]
+    command = [sys.executable, "-c", script, *(word for word in words if word not in options)]
+    command += ["cutover", str(guest.plan), "--override=not-rehearsed", *options]
     done = subprocess.run(
         [*command, f"--job-dir={guest.folder / 'job'}"], capture_output=True, text=True, check=False
     )
@@ -146,9 +148,11 @@ def test_a_cutover_killed_at_any_step_rolls_back(planned_guest, xl, step):
 
 @pytest.mark.parametrize("way_on", [("cutover",), ("rollback", "sync")])
 def test_a_kill_among_the_fix_ups_leaves_nothing_mounted_of_the_target(planned_guest, xl, way_on):
-    killed(planned_guest, script=KILLED_AMONG_THE_FIX_UPS)
+    killed(planned_guest, "--override=fix-ups", script=KILLED_AMONG_THE_FIX_UPS)
+    (overlay,) = (planned_guest.folder / "job").glob("overlay-*")
     for command in way_on:
         planned_guest.result(command)
+    assert not overlay.exists()
     assert not loop_devices_on(planned_guest.target)
     assert on_target(planned_guest, "xvda3") == planned_guest.volumes["xvda3"].read_bytes()
     assert xl.running == ("rollback" in way_on)
