@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from blocksync import own_files
+from blocksync import own_files, programs
 from blocksync.errors import Failed, Refused
 from orchestrate.announce import announcements
 from orchestrate.guest import grub_image
@@ -23,7 +23,6 @@ ROOM = "room"
 _NEEDED = {
     "blkid": "util-linux",
     "grub-mkimage": "grub-common",
-    "mount": "mount",
     "umount": "mount",
     "qemu-img": "qemu-utils",
     "qemu-storage-daemon": "qemu-utils or qemu-system-common",
@@ -117,7 +116,14 @@ def require_reachable(target: Path, libvirt: Libvirt) -> None:
     if user is None or user.pw_uid == 0 or libvirt.uri != DEFAULT_URI:
         return
     there = target.resolve()
-    argv = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--init-groups", "test", "-e"]
+    argv = [
+        programs.find("setpriv"),
+        f"--reuid={user.pw_uid}",
+        f"--regid={user.pw_gid}",
+        "--init-groups",
+        "test",
+        "-e",
+    ]
     if subprocess.run([*argv, str(there)], capture_output=True, check=False).returncode == 1:
         raise Failed(
             target,
