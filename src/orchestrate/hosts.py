@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from blocksync.errors import Failed
+from blocksync.errors import Failed, Usage
 from blocksync.foreign import shown_lines
 from blocksync.transports.child import ChildChannel
 from blocksync.transports.failures import last_words
@@ -164,6 +164,8 @@ class _Shell:
 
     def run(self, argv: Sequence[str], most: int) -> Done:
         """As `Host.run`; after an error the shell is of no use."""
+        if any("\0" in word for word in argv):
+            raise Usage(repr(argv[0]), "has an argument with NUL in it", "no command can have such a one")
         mark = secrets.token_hex(16)
         # A shell that has ended says so when it is read.
         with suppress(BrokenPipeError):
@@ -190,16 +192,15 @@ class _Shell:
     def _read_until(self, mark: bytes, tool: str, most: int) -> tuple[bytes, bytes]:
         """What comes before the mark, and what comes after it until it came again."""
         output, end, first = bytearray(), mark + b"\n", -1
-        # What is complained comes besides what is printed.
-        deadline = time.monotonic() + _SECONDS
-        for piece in _pieces(self._channel.stdout, f"{self._host}: {tool}", most + _CHUNK, deadline):
+        thing, deadline = f"{self._host}: {tool}", time.monotonic() + _SECONDS
+        for piece in _pieces(self._channel.stdout, thing, most, deadline, besides=_CHUNK):
             since = max(0, len(output) - len(mark))
             output += piece
             if first < 0:
                 first = output.find(mark, since)
             if first >= 0 and output.endswith(end) and len(output) - first > len(mark) + len(end):
                 if first > most:
-                    raise _too_much(f"{self._host}: {tool}", most)
+                    raise _too_much(thing, most)
                 rest = bytes(output[first + len(mark) :])
                 del output[first:]
                 return bytes(output), rest
@@ -215,8 +216,12 @@ class _Shell:
         )
 
 
-def _pieces(stream: RawReader, thing: str, most: int, deadline: float) -> Iterator[bytes]:
-    """What comes on a stream, up to its end. Raises Failed at the deadline, TooMuch past `most` bytes."""
+def _pieces(
+    stream: RawReader, thing: str, most: int, deadline: float, *, besides: int = 0
+) -> Iterator[bytes]:
+    """What comes on a stream, up to its end. Raises Failed at the deadline, TooMuch past `most` bytes, and so
+    many `besides` for what a shell says of the command.
+    """
     waiting, count = select.poll(), 0
     waiting.register(stream.fileno(), select.POLLIN)
     while True:
@@ -227,7 +232,7 @@ def _pieces(stream: RawReader, thing: str, most: int, deadline: float) -> Iterat
         if not piece:
             return
         count += len(piece)
-        if count > most:
+        if count > most + besides:
             raise _too_much(thing, most)
         yield piece
 

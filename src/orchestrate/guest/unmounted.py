@@ -231,7 +231,7 @@ class Debugfs:
 
 
 def _spoken(volume: Path, path: str) -> str:
-    """A path as debugfs takes it: in quotes, each quote in it twice. Raises Failed for what it cannot take."""
+    """A path as debugfs takes it: in quotes, each quote twice. Raises Failed for what it cannot take."""
     if _CONTROL.search(path):
         raise Failed(
             volume,
