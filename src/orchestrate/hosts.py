@@ -4,12 +4,13 @@ Only what every old Xen host has is asked for: its tools, by argv, and their out
 """
 
 import io
+import math
 import os
 import secrets
 import select
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -87,29 +88,45 @@ class ThisHost:
 
     def run(self, argv: Sequence[str], *, most: int = MOST_BYTES) -> Done:
         """As `Host.run`."""
-        deadline = time.monotonic() + _SECONDS
-        try:
-            child = ChildChannel(argv, env={**os.environ, **_LANGUAGE})
-        except FileNotFoundError:
-            return Done(MISSING, b"", f"{argv[0]}: not found")
-        except (OSError, ValueError) as error:
-            raise Failed(argv[0], _cause(error)) from error
-        try:
-            child.stdin.close()
-            output = io.BytesIO()
-            for piece in _pieces(child.stdout, argv[0], most, deadline):
-                output.write(piece)
-            status = _status(child, argv[0], deadline)
-            return Done(status, output.getvalue(), _complaint(child.stderr_tail()))
-        except BaseException:
-            child.end_all()
-            raise
-        finally:
-            child.close()
+        return here(argv, most=most, seconds=_SECONDS, environment={**os.environ, **_LANGUAGE})
 
     def describe(self) -> str:
         """As `Host.describe`."""
         return "this machine"
+
+
+def here(
+    argv: Sequence[str],
+    *,
+    most: int = MOST_BYTES,
+    seconds: float,
+    environment: Mapping[str, str] | None = None,
+) -> Done:
+    """Run `argv` on this machine: as `Host.run`, within so many seconds. What is given up ends with all that
+    it started.
+    """
+    deadline = time.monotonic() + seconds
+    try:
+        child = ChildChannel(argv, env=environment)
+    except FileNotFoundError as error:
+        return Done(MISSING, b"", f"{argv[0]}: {error.strerror}")
+    except (OSError, ValueError) as error:
+        raise Failed(argv[0], _cause(error)) from error
+    try:
+        child.stdin.close()
+        output = io.BytesIO()
+        for piece in pieces(child.stdout, argv[0], most=most, seconds=seconds):
+            output.write(piece)
+        try:
+            status = child.wait(max(0.0, deadline - time.monotonic()))
+        except TimeoutError:
+            raise _too_slow(argv[0], seconds) from None
+        return Done(status, output.getvalue(), _complaint(child.stderr_tail()))
+    except BaseException:
+        child.end_all()
+        raise
+    finally:
+        child.close()
 
 
 class FarHost:
@@ -192,8 +209,9 @@ class _Shell:
     def _read_until(self, mark: bytes, tool: str, most: int) -> tuple[bytes, bytes]:
         """What comes before the mark, and what comes after it until it came again."""
         output, end, first = bytearray(), mark + b"\n", -1
-        thing, deadline = f"{self._host}: {tool}", time.monotonic() + _SECONDS
-        for piece in _pieces(self._channel.stdout, thing, most, deadline, besides=_CHUNK):
+        thing = f"{self._host}: {tool}"
+        coming = pieces(self._channel.stdout, thing, most=most, seconds=_SECONDS, besides=_CHUNK)
+        for piece in coming:
             since = max(0, len(output) - len(mark))
             output += piece
             if first < 0:
@@ -216,18 +234,27 @@ class _Shell:
         )
 
 
-def _pieces(
-    stream: RawReader, thing: str, most: int, deadline: float, *, besides: int = 0
+def pieces(
+    stream: RawReader,
+    thing: str,
+    *,
+    most: int,
+    seconds: float,
+    silence: float = math.inf,
+    besides: int = 0,
 ) -> Iterator[bytes]:
-    """What comes on a stream, up to its end. Raises Failed at the deadline, TooMuch past `most` bytes, and so
-    many `besides` for what a shell says of the command.
+    """What comes on a stream of `thing`, up to its end.
+
+    Raises Failed after so many seconds in all or of silence, and TooMuch past `most` bytes; `besides` are for
+    what a shell says of the command.
     """
-    waiting, count = select.poll(), 0
+    deadline, count = time.monotonic() + seconds, 0
+    waiting = select.poll()
     waiting.register(stream.fileno(), select.POLLIN)
     while True:
         left = deadline - time.monotonic()
-        if left <= 0 or not waiting.poll(left * 1000):
-            raise _too_slow(thing)
+        if left <= 0 or not waiting.poll(min(left, silence) * 1000):
+            raise _too_slow(thing, min(seconds, silence))
         piece = stream.read(_CHUNK)
         if not piece:
             return
@@ -237,16 +264,8 @@ def _pieces(
         yield piece
 
 
-def _status(child: ChildChannel, thing: str, deadline: float) -> int:
-    """The exit status of a command whose output has ended."""
-    try:
-        return child.wait(max(0.0, deadline - time.monotonic()))
-    except TimeoutError:
-        raise _too_slow(thing) from None
-
-
-def _too_slow(thing: str) -> Failed:
-    return Failed(thing, f"did not end within {_SECONDS:g} s")
+def _too_slow(thing: str, seconds: float) -> Failed:
+    return Failed(thing, f"did not end within {seconds:g} s")
 
 
 def _too_much(thing: str, most: int) -> TooMuch:

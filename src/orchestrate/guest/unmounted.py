@@ -121,6 +121,7 @@ class GrubFstest:
 
     def names(self, volume: Path, folder: str) -> tuple[str, ...]:
         """As `Reader.names`."""
+        why: str | None = ""
         for _ in range(_TRIES):
             listing = self._ask(volume, "ls", folder.rstrip("/") + "/").output
             # Its line ends only where the folder could be read to its end; there is no other sign of it.
@@ -129,7 +130,7 @@ class GrubFstest:
                 return tuple(name.rstrip("/") for name in names if name)
             if (why := self._why_no_folder(volume, folder)) is None:
                 return ()
-        raise _unreadable(volume, folder, why)
+        raise _unreadable(volume, folder, why or "")
 
     def content(self, volume: Path, path: str, most: int) -> bytes | None:
         """As `Reader.content`."""
