@@ -13,7 +13,15 @@ from orchestrate.guest import initramfs, kernels, power_button
 from orchestrate.guest.unmounted import Unmounted
 from orchestrate.hosts import Host, ThisHost
 from orchestrate.layout.table import TableKind
-from orchestrate.plan.compose import Found, Wishes, compose, mountpoints, refuse_unfit, root_device
+from orchestrate.plan.compose import (
+    Found,
+    Wishes,
+    compose,
+    mountpoints,
+    refuse_twins,
+    refuse_unfit,
+    root_device,
+)
 from orchestrate.plan.model import Plan
 from orchestrate.source import Reach
 from orchestrate.xen.disks import Disk
@@ -57,6 +65,7 @@ def _planned(request: PlanRequest, host: Host) -> Planned:
     _refuse_unknown_mappings(request, xen)
     found = [_find(host, disk, request.mapped, request.config) for disk in xen.disks]
     refuse_unfit(found, request.overrides)
+    refuse_twins(found)
     root = _root(request, xen, found)
     far = request.config.host
     wishes = Wishes(
