@@ -32,6 +32,8 @@ class Risk:
 def require(job: Job, journal: Content, xen: XenSide, kvm: KvmSide | None) -> tuple[str, ...]:
     """Raise `Refused` or `Failed` for what stands in the way of a cutover; what the operator should know."""
     refuse_torn(job)
+    # What starts the guest with its host is taken away once it is stopped: refuse before that what cannot be.
+    xen.autostart()
     if kvm is not None:
         kvm.require_ours()
         if journal.owner is Owner.XEN:
