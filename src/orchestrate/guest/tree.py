@@ -279,8 +279,8 @@ class GuestTree:
             raise Failed(
                 f"{RECORD} in the guest",
                 f"it is not this program's record of changes ({shown(str(error))})",
-                f"compare each NAME{SUFFIX} with NAME in the guest by hand, remove {RECORD} there, and run the "
-                "same command again",
+                f"compare each NAME{SUFFIX} with NAME in the guest by hand, remove {RECORD} there, and run "
+                "the same command again",
             ) from error
 
     def _undo(self, change: _Change) -> None:
