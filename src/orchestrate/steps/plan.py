@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from blocksync.errors import Refused, Usage
+from blocksync.foreign import shown
 from blocksync.locations import Location
 from orchestrate import source, volumes
 from orchestrate.guest import initramfs, kernels, power_button
@@ -55,6 +56,9 @@ class Planned:
 
 def run(request: PlanRequest) -> Planned:
     """Make the plan; raises `Usage` or `Refused` for what cannot be migrated."""
+    for path in (request.disk, request.config.path, *request.mapped.values()):
+        if not str(path).isprintable():
+            raise Usage(shown(str(path)), "is a path that no plan can hold", "give it a plain name")
     far = request.config.host
     with source.opened(None if far is None else str(far), request.reach) as volumes_at:
         return _planned(request, volumes_at.host)
