@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from blocksync import commands
+from blocksync import commands, foreign
 from blocksync.commands import Values
 from blocksync.errors import BlocksyncError, ExitCode, Interrupted
 from blocksync.progress import Display, Report, display
@@ -53,7 +53,7 @@ def run(command: Callable[[], object]) -> int:
         return int(error.exit_code)
     except OSError as error:
         # Nothing that reads or writes a device ends here; a closed standard output may.
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {foreign.shown(str(error))}", file=sys.stderr)
         return int(ExitCode.FAILED)
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
@@ -94,7 +94,7 @@ def sync(values: Values) -> ExitCode:
     with _display(values) as shown:
         report = _sync(values, shown.task("sync"))
     for note in report.notes:
-        print(f"note: {note}", file=sys.stderr)
+        _note(note)
     if values["json"]:
         _print_json(report.as_fields())
     else:
@@ -122,7 +122,7 @@ def verify(values: Values) -> ExitCode:
         differing = result.differing.pairs()
         _print_json({"equal": result.equal, "hash": result.hash, **roots, "differing": differing})
     else:
-        print(f"{result.source_root}  {source}\n{result.target_root}  {target}")
+        print(f"{result.source_root}  {foreign.shown(source)}\n{result.target_root}  {foreign.shown(target)}")
         for offset, length in result.differing.pairs():
             print(f"differs: {length} bytes at {offset}")
     return ExitCode.DONE if result.equal else ExitCode.DIFFERENCES
@@ -165,7 +165,7 @@ def tune(values: Values) -> ExitCode:
     with _display(values) as shown:
         result = tuning.run(request, progress=shown.task("tune"))
     for note in result.notes:
-        print(f"note: {note}", file=sys.stderr)
+        _note(note)
     if values["json"]:
         _print_json(asdict(result))
     else:
@@ -185,7 +185,7 @@ def changed(values: Values) -> ExitCode:
     if values["json"]:
         _print_json(found.as_fields())
     else:
-        print(f"note: {found.why}", file=sys.stderr)
+        _note(found.why)
         print(found.extents.to_text(), end="")
     return ExitCode.DONE
 
@@ -274,6 +274,10 @@ def _size(values: Values, name: str) -> int | None:
 def _display(values: Values) -> Display:
     color = not (values["no_color"] or os.environ.get("NO_COLOR"))
     return display(json_lines=bool(values["log_json"]), color=color)
+
+
+def _note(text: str) -> None:
+    print(f"note: {foreign.shown(text)}", file=sys.stderr)
 
 
 def _print_json(fields: dict[str, object]) -> None:

@@ -3,6 +3,7 @@
 In the path of a URL, %XX stands for a byte (RFC 3986, 2.1).
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -23,7 +24,9 @@ class Location:
     host: Host | None = None
 
     def __str__(self) -> str:
-        return str(self.path) if self.host is None else f"{SCHEME}://{self.host}{quote(str(self.path))}"
+        return (
+            str(self.path) if self.host is None else f"{SCHEME}://{self.host}{quote(os.fsencode(self.path))}"
+        )
 
 
 def parse(text: str) -> Location:
@@ -38,7 +41,7 @@ def parse(text: str) -> Location:
     authority, slash, path = text.removeprefix(f"{SCHEME}://").partition("/")
     if not path:
         raise Usage(text, "names no path on the host", WAY_OUT)
-    path = unquote(path)
+    path = unquote(path, errors="surrogateescape")
     if any(character in path for character in UNSAFE):
         raise Usage(repr(text), "has a NUL or a line's end in it", WAY_OUT)
     return Location(Path(slash + path), _host(text, authority))

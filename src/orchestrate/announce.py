@@ -5,7 +5,6 @@ By Habets' `arping`: -U sends to everybody, -S and -s speak for the guest, -0 as
 """
 
 import ipaddress
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,8 @@ from dataclasses import dataclass
 
 from blocksync import programs
 from blocksync.errors import BlocksyncError, Failed
+from blocksync.foreign import shown_bytes
+from orchestrate.hosts import Done, here
 from orchestrate.plan.model import Nic
 
 _TIMES = 3
@@ -53,8 +54,8 @@ def send(announcement: Announcement) -> None:
     options = ["-q", "-U", "-c", str(_TIMES), "-W", str(_PAUSE_SECONDS), "-s", said.mac, "-S", said.address]
     done = _arping(said, f"announcing {said.address} on {said.bridge}", options)
     # Nobody answers a gratuitous request: status 1 alone is no failure.
-    if done.returncode and done.stderr.strip():
-        raise _failed(f"announcing {said.address} on {said.bridge}", said, done.stderr)
+    if done.status and done.complaint:
+        raise _failed(f"announcing {said.address} on {said.bridge}", said, done.complaint)
 
 
 def _missing(asked: Announcement, until: float, seconds: float) -> str:
@@ -77,22 +78,23 @@ def _answer(asked: Announcement) -> str:
     thing = f"asking for {asked.address} on {asked.bridge}"
     once = ["-r", "-c", "1", "-C", "1", "-w", "1"]
     done = _arping(asked, thing, once)
-    if done.stderr.strip() and not done.stdout.strip():
+    if done.complaint and not done.output.strip():
         # A bridge without an address of its own has none to ask from.
         done = _arping(asked, thing, [*once, "-0"])
-    answers = done.stdout.split()
-    if not answers and done.stderr.strip():
-        raise _failed(thing, asked, done.stderr)
-    return answers[0].lower() if answers else ""
+    answers = done.output.split()
+    if not answers and done.complaint:
+        raise _failed(thing, asked, done.complaint)
+    return shown_bytes(answers[0]).lower() if answers else ""
 
 
-def _arping(about: Announcement, thing: str, options: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def _arping(about: Announcement, thing: str, options: Sequence[str]) -> Done:
     argv = [programs.find("arping"), *options, "-i", about.bridge, about.address]
     try:
-        return subprocess.run(argv, capture_output=True, text=True, timeout=_MOST_SECONDS, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise Failed(thing, f"arping did not end within {_MOST_SECONDS} s", "look at the bridge") from error
+        done = here(argv, seconds=_MOST_SECONDS)
+    except Failed as error:
+        raise Failed(thing, f"arping: {error.cause}", "look at the bridge") from error
+    return done
 
 
 def _failed(thing: str, about: Announcement, said: str) -> Failed:
-    return Failed(thing, said.strip(), f"ip link show {about.bridge}")
+    return Failed(thing, said, f"ip link show {about.bridge}")

@@ -2,13 +2,16 @@
 
 import http.client
 import socket
-import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 
 from blocksync import programs
+from blocksync.errors import Failed
+from blocksync.foreign import shown, shown_lines
+from orchestrate.hosts import MISSING, here
 from orchestrate.plan.model import Check
 
 _ATTEMPT_SECONDS = 5.0
@@ -50,21 +53,13 @@ def _attempt(check: Check, seconds: float) -> str | None:
 
 def _command(argv: tuple[str, ...], seconds: float) -> str | None:
     try:
-        done = subprocess.run(
-            argv,
-            capture_output=True,
-            timeout=seconds,
-            stdin=subprocess.DEVNULL,
-            env=programs.environment(),
-            text=True,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"did not end within {seconds:.1f} s"
-    except OSError as error:
-        return error.strerror or "cannot be run"
-    lines = (done.stderr or done.stdout).strip().splitlines() or [""]
-    return f"status {done.returncode} {lines[-1]}".strip() if done.returncode else None
+        done = here(argv, seconds=seconds, environment=programs.environment())
+    except Failed as error:
+        return error.cause
+    if done.status == MISSING and not done.output:
+        return done.complaint
+    said = [done.complaint] if done.complaint else shown_lines(done.output.decode(errors="replace"), 1)
+    return " ".join([f"status {done.status}", *said]) if done.status else None
 
 
 def _tcp(place: str, seconds: float) -> str | None:
@@ -77,6 +72,15 @@ def _tcp(place: str, seconds: float) -> str | None:
 
 
 def _http(url: str, seconds: float) -> str | None:
+    """As `_answered`, within `seconds` as a whole: each single byte of an answer may take its time."""
+    told: list[str | None] = []
+    asking = threading.Thread(target=lambda: told.append(_answered(url, seconds)), daemon=True)
+    asking.start()
+    asking.join(seconds)
+    return told[0] if told else f"did not answer within {seconds:.1f} s"
+
+
+def _answered(url: str, seconds: float) -> str | None:
     try:
         # The plan's scheme is checked when it is read: http or https.
         with _DIRECT.open(url, timeout=seconds):
@@ -84,8 +88,8 @@ def _http(url: str, seconds: float) -> str | None:
     except urllib.error.HTTPError as error:
         return f"answers {error.code}"
     except urllib.error.URLError as error:
-        return str(error.reason)
+        return shown(str(error.reason))
     except OSError as error:
         return error.strerror or str(error)
     except http.client.HTTPException as error:
-        return f"does not speak HTTP: {error}"
+        return f"does not speak HTTP: {shown(str(error))}"

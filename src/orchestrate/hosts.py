@@ -3,20 +3,23 @@
 Only what every old Xen host has is asked for: its tools, by argv, and their output.
 """
 
+import io
+import math
 import secrets
 import select
 import shlex
-import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 from blocksync import programs
-from blocksync.errors import Failed
+from blocksync.errors import Failed, Usage
+from blocksync.foreign import shown_lines
+from blocksync.transports.child import ChildChannel
 from blocksync.transports.failures import last_words
-from blocksync.transports.interface import Channel, Transport, stands
+from blocksync.transports.interface import Channel, RawReader, Transport, stands
 from blocksync.wire.link import Lost
 from orchestrate.standby import Standby
 
@@ -26,12 +29,16 @@ MISSING = 127
 # Two snapshots of one moment took 42 s on a host under software emulation.
 _SECONDS = 180.0
 _LARGEST_STATUS = 255
-_MOST_BYTES = 64 * 1024 * 1024
+MOST_BYTES = 64 * 1024 * 1024
+"""What a command may print, where nobody asks for less or more."""
 _CHUNK = 1 << 20
+_COMPLAINTS = 8
 _REACHED_AGAIN = "see that the host is up and reached again, then run the same command again"
 # What the command prints goes straight on, and ends at a mark that nobody can know before; then come its
-# status, what it complained, and the mark again. PATH is changed in a subshell, so it does not grow.
-_ASKED = """{ said=$(PATH=$PATH:%(sbin)s; { %(command)s; } 2>&1 >&3 3>&- </dev/null); status=$?; } 3>&1
+# status, what it complained, and the mark again. PATH is changed in a subshell, so it does not grow; and what
+# a tool says is compared with what it says in English.
+_ASKED = """{ said=$(PATH=$PATH:%(sbin)s
+{ LC_ALL=C %(command)s; } 2>&1 >&3 3>&- </dev/null); status=$?; } 3>&1
 printf '%%s%%s\\n%%s\\n%%s\\n' %(mark)s "$status" "$said" %(mark)s
 """
 
@@ -47,9 +54,15 @@ class HostLost(Failed):
         return cls(error.thing, error.cause, f"{error.way_out}; then run the same command again")
 
 
+class TooMuch(Failed):
+    """A command that printed more than was asked for. It was ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A command that ended: its exit status, what it printed, the end of what it complained."""
+    """A command that ended: its exit status, what it printed, and the last lines of what it complained as one
+    line that may be shown (see blocksync.foreign).
+    """
 
     status: int
     output: bytes
@@ -59,11 +72,11 @@ class Done:
 class Host(Protocol):
     """A machine that commands can be run on."""
 
-    def run(self, argv: Sequence[str]) -> Done:
-        """Run `argv`; status 127 when there is no such command.
+    def run(self, argv: Sequence[str], *, most: int = MOST_BYTES) -> Done:
+        """Run `argv` in English; status 127 when there is no such command.
 
-        Raises `HostLost` when the host is gone, `Failed` when it takes longer than three minutes or prints
-        more than 64 MiB.
+        Raises `HostLost` when the host is gone, `Failed` when it takes longer than three minutes, `TooMuch`
+        when it prints more than `most` bytes. No more than these are ever kept.
         """
 
     def describe(self) -> str:
@@ -73,28 +86,47 @@ class Host(Protocol):
 class ThisHost:
     """The machine that this runs on."""
 
-    def run(self, argv: Sequence[str]) -> Done:
+    def run(self, argv: Sequence[str], *, most: int = MOST_BYTES) -> Done:
         """As `Host.run`."""
-        try:
-            done = subprocess.run(
-                list(argv),
-                capture_output=True,
-                timeout=_SECONDS,
-                stdin=subprocess.DEVNULL,
-                env=programs.environment(),
-                check=False,
-            )
-        except FileNotFoundError:
-            return Done(MISSING, b"", f"{argv[0]}: not found")
-        except OSError as error:
-            raise Failed(argv[0], error.strerror or "cannot be run") from error
-        except subprocess.TimeoutExpired as error:
-            raise Failed(" ".join(argv), f"did not end within {_SECONDS:g} s") from error
-        return Done(done.returncode, done.stdout, done.stderr.decode(errors="replace").strip())
+        return here(argv, most=most, seconds=_SECONDS, environment=programs.environment(LC_ALL="C"))
 
     def describe(self) -> str:
         """As `Host.describe`."""
         return "this machine"
+
+
+def here(
+    argv: Sequence[str],
+    *,
+    most: int = MOST_BYTES,
+    seconds: float,
+    environment: Mapping[str, str] | None = None,
+) -> Done:
+    """Run `argv` on this machine: as `Host.run`, within so many seconds. What is given up ends with all that
+    it started.
+    """
+    deadline = time.monotonic() + seconds
+    try:
+        child = ChildChannel(argv, env=environment)
+    except FileNotFoundError as error:
+        return Done(MISSING, b"", f"{argv[0]}: {error.strerror}")
+    except (OSError, ValueError) as error:
+        raise Failed(argv[0], _cause(error)) from error
+    try:
+        child.stdin.close()
+        output = io.BytesIO()
+        for piece in pieces(child.stdout, argv[0], most=most, seconds=seconds):
+            output.write(piece)
+        try:
+            status = child.wait(max(0.0, deadline - time.monotonic()))
+        except TimeoutError:
+            raise _too_slow(argv[0], seconds) from None
+        return Done(status, output.getvalue(), _complaint(child.stderr_tail()))
+    except BaseException:
+        child.end_all()
+        raise
+    finally:
+        child.close()
 
 
 class FarHost:
@@ -106,11 +138,11 @@ class FarHost:
         self._transport = transport
         self._idle: Standby[_Shell] = Standby()
 
-    def run(self, argv: Sequence[str]) -> Done:
+    def run(self, argv: Sequence[str], *, most: int = MOST_BYTES) -> Done:
         """As `Host.run`."""
         shell = self._shell()
         try:
-            done = shell.run(argv)
+            done = shell.run(argv, most)
         except BaseException:
             shell.close()
             raise
@@ -147,20 +179,23 @@ class _Shell:
         """Whether it waits for a command."""
         return stands(self._channel)
 
-    def run(self, argv: Sequence[str]) -> Done:
+    def run(self, argv: Sequence[str], most: int) -> Done:
         """As `Host.run`; after an error the shell is of no use."""
+        if any("\0" in word for word in argv):
+            raise Usage(repr(argv[0]), "has an argument with NUL in it", "no command can have such a one")
         mark = secrets.token_hex(16)
         # A shell that has ended says so when it is read.
         words = {"command": shlex.join(argv), "mark": mark, "sbin": ":".join(programs.BESIDES)}
         with suppress(BrokenPipeError):
-            self._send((_ASKED % words).encode())
-        output, _, told = self._read_until(mark.encode(), argv[0]).partition(mark.encode())
+            # A file's name need not be UTF-8.
+            self._send((_ASKED % words).encode(errors="surrogateescape"))
+        output, told = self._read_until(mark.encode(), argv[0], most)
         status, _, complaint = told.decode(errors="replace").removesuffix(f"{mark}\n").partition("\n")
         if not (status.isascii() and status.isdigit() and len(status) < 4 and int(status) <= _LARGEST_STATUS):
             raise Failed(
                 self._host, f"answers {status[:40]!r} for a status", "see what `ssh HOST sh` runs there"
             )
-        return Done(int(status), output, complaint.strip())
+        return Done(int(status), output, _complaint(complaint))
 
     def close(self) -> None:
         """End it."""
@@ -171,22 +206,23 @@ class _Shell:
         while rest:
             rest = rest[self._channel.stdin.write(rest) or 0 :]
 
-    def _read_until(self, mark: bytes, tool: str) -> bytes:
-        """All that comes until the mark came twice."""
-        output, end, deadline = bytearray(), mark + b"\n", time.monotonic() + _SECONDS
-        waiting = select.poll()
-        waiting.register(self._channel.stdout.fileno(), select.POLLIN)
-        while not (output.endswith(end) and output.count(mark) > 1):
-            left = deadline - time.monotonic()
-            if left <= 0 or not waiting.poll(left * 1000):
-                raise Failed(f"{self._host}: {tool}", f"did not end within {_SECONDS:g} s")
-            piece = self._channel.stdout.read(_CHUNK)
-            if not piece:
-                raise self._lost(tool)
+    def _read_until(self, mark: bytes, tool: str, most: int) -> tuple[bytes, bytes]:
+        """What comes before the mark, and what comes after it until it came again."""
+        output, end, first = bytearray(), mark + b"\n", -1
+        thing = f"{self._host}: {tool}"
+        coming = pieces(self._channel.stdout, thing, most=most, seconds=_SECONDS, besides=_CHUNK)
+        for piece in coming:
+            since = max(0, len(output) - len(mark))
             output += piece
-            if len(output) > _MOST_BYTES:
-                raise Failed(f"{self._host}: {tool}", "printed more than 64 MiB")
-        return bytes(output)
+            if first < 0:
+                first = output.find(mark, since)
+            if first >= 0 and output.endswith(end) and len(output) - first > len(mark) + len(end):
+                if first > most:
+                    raise _too_much(thing, most)
+                rest = bytes(output[first + len(mark) :])
+                del output[first:]
+                return bytes(output), rest
+        raise self._lost(tool)
 
     def _lost(self, tool: str) -> HostLost:
         complaint = self._channel.stderr_tail().strip()
@@ -196,3 +232,50 @@ class _Shell:
             f"the link broke while {tool} ran there{said}",
             _REACHED_AGAIN,
         )
+
+
+def pieces(
+    stream: RawReader,
+    thing: str,
+    *,
+    most: int,
+    seconds: float,
+    silence: float = math.inf,
+    besides: int = 0,
+) -> Iterator[bytes]:
+    """What comes on a stream of `thing`, up to its end.
+
+    Raises Failed after so many seconds in all or of silence, and TooMuch past `most` bytes; `besides` are for
+    what a shell says of the command.
+    """
+    deadline, count = time.monotonic() + seconds, 0
+    waiting = select.poll()
+    waiting.register(stream.fileno(), select.POLLIN)
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0 or not waiting.poll(min(left, silence) * 1000):
+            raise _too_slow(thing, min(seconds, silence))
+        piece = stream.read(_CHUNK)
+        if not piece:
+            return
+        count += len(piece)
+        if count > most + besides:
+            raise _too_much(thing, most)
+        yield piece
+
+
+def _too_slow(thing: str, seconds: float) -> Failed:
+    return Failed(thing, f"did not end within {seconds:g} s")
+
+
+def _too_much(thing: str, most: int) -> TooMuch:
+    return TooMuch(thing, f"printed more than {most} bytes")
+
+
+def _complaint(said: str) -> str:
+    """The last lines of a command's standard error, as one."""
+    return "; ".join(shown_lines(said, _COMPLAINTS))
+
+
+def _cause(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -11,7 +11,9 @@ import msgspec
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from blocksync.foreign import shown
 from blocksync.sizes import format_size
 from orchestrate.plan.model import Action, Plan, Volume
 from orchestrate.stopwatch import Step
@@ -25,13 +27,27 @@ if TYPE_CHECKING:
     from orchestrate.steps.status import Status
     from orchestrate.steps.sync import SyncReport
 
+_LONGEST_LINE = 2000
 _PASS_FIELDS = ("bytes_total", "bytes_read", "bytes_changed", "bytes_written", "extents_written")
 
 
 def _console(*, color: bool) -> Console:
     # Where there is no terminal nobody's window is narrow: rows stay whole for grep.
     width = None if sys.stdout.isatty() else 200
-    return Console(no_color=not color, highlight=False, width=width)
+    return Console(no_color=not color, highlight=False, markup=False, emoji=False, width=width)
+
+
+def _say(console: Console, *parts: str | tuple[str, str]) -> None:
+    """Print a line of parts, each a text or a text and its style. Guests and hosts gave some of them: what is
+    in them is neither markup nor a control character.
+    """
+    pairs = ((part, "") if isinstance(part, str) else part for part in parts)
+    console.print(Text.assemble(*((shown(text, _LONGEST_LINE), style) for text, style in pairs)))
+
+
+def _note(text: str) -> None:
+    """A note, on standard error: standard output is for the result."""
+    print(f"note: {shown(text, _LONGEST_LINE)}", file=sys.stderr)
 
 
 def _print_json(content: object) -> None:
@@ -45,19 +61,19 @@ def plan(plan: Plan, warnings: tuple[str, ...], output: Path, *, as_json: bool, 
         _print_json({"plan": msgspec.to_builtins(plan), "warnings": warnings, "output": str(output)})
         return
     console = _console(color=color)
-    console.print(f"[bold]{plan.guest.name}[/]: {plan.guest.memory_mib} MiB, {plan.guest.vcpus} vcpu")
+    _say(console, (plan.guest.name, "bold"), f": {plan.guest.memory_mib} MiB, {plan.guest.vcpus} vcpu")
     console.print(_partitions(plan))
     for nic in plan.nic:
-        console.print(f"nic {nic.mac} on {nic.bridge or 'the default network'}")
+        _say(console, f"nic {nic.mac} on {nic.bridge or 'the default network'}")
     for choice in plan.fixup:
-        console.print(f"fix-up [bold]{choice.name}[/]: {choice.why} ({', '.join(choice.files)})")
+        _say(console, "fix-up ", (choice.name, "bold"), f": {choice.why} ({', '.join(choice.files)})")
     for warning in warnings:
-        console.print(f"[yellow]warning:[/] {warning}", markup=True)
-    console.print(f"plan written to {output}; next: xen2kvm sync {output}")
+        _say(console, ("warning:", "yellow"), f" {warning}")
+    _say(console, f"plan written to {output}; next: xen2kvm sync {output}")
 
 
 def _partitions(plan: Plan) -> Table:
-    title = f"{plan.disk.path}: {format_size(plan.disk.size)}, {plan.disk.table} table"
+    title = f"{shown(plan.disk.path)}: {format_size(plan.disk.size)}, {plan.disk.table} table"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for heading in ("part", "offset", "size", "file system", "mounted at", "from", "action"):
         numeric = heading in {"part", "offset", "size"}
@@ -73,9 +89,9 @@ def _partition_row(volume: Volume) -> tuple[str, ...]:
         str(place.number),
         str(place.offset),
         format_size(place.size),
-        volume.filesystem,
-        volume.mountpoint or "",
-        f"{volume.device} {volume.source}",
+        shown(volume.filesystem),
+        shown(volume.mountpoint or ""),
+        shown(f"{volume.device} {volume.source}"),
         "copied" if volume.action is Action.COPY else "recreated",
     )
 
@@ -83,10 +99,10 @@ def _partition_row(volume: Volume) -> tuple[str, ...]:
 def sync(report: "SyncReport", *, dry_run: bool, as_json: bool, color: bool) -> None:
     """What a pass changed, volume by volume; what was noted goes to standard error."""
     for note in report.notes:
-        print(f"note: {note}", file=sys.stderr)
+        _note(note)
     for one in report.passes:
         for note in one.report.notes:
-            print(f"note: {one.volume.device}: {note}", file=sys.stderr)
+            _note(f"{one.volume.device}: {note}")
     if as_json:
         _print_json(sync_json(report))
         return
@@ -126,7 +142,7 @@ def sync_json(report: "SyncReport") -> dict[str, object]:
 def passed(one: "Passed") -> None:
     """A pass of a pre-copy, on standard error: standard output is for the result."""
     for note in one.report.notes:
-        print(f"note: {note}", file=sys.stderr)
+        _note(note)
     looked_at, changed = (format_size(one.report.total(field)) for field in ("bytes_total", "bytes_changed"))
     outlook = "" if one.predicted is None else f"; one more would take {one.predicted:.1f} s"
     print(f"pass {one.number}: {looked_at} looked at, {changed} changed{outlook}", file=sys.stderr)
@@ -148,9 +164,9 @@ def precopy(report: "PrecopyReport", *, as_json: bool, color: bool) -> None:
         return
     console = _console(color=color)
     for device, proof in report.proofs.items():
-        console.print(f"{device}: verified, {proof}")
+        _say(console, f"{device}: verified, {proof}")
     if report.ready and report.predicted is not None:
-        console.print(f"[green]ready[/]: the last pass would take {report.predicted:.1f} s")
+        _say(console, ("ready", "green"), f": the last pass would take {report.predicted:.1f} s")
 
 
 def status(status: "Status", *, as_json: bool, color: bool) -> None:
@@ -170,7 +186,7 @@ def status(status: "Status", *, as_json: bool, color: bool) -> None:
         return
     console = _console(color=color)
     held = "" if status.holder is None else f", held by process {status.holder}"
-    console.print(f"[bold]{status.guest}[/]: {state.phase}, {state.passes} passes{held}")
+    _say(console, (status.guest, "bold"), f": {state.phase}, {state.passes} passes{held}")
     if state.moment is not None:
         proof = "proven" if state.proven == state.moment else "not proven as a whole"
         console.print(f"the target holds moment {state.moment}, {proof}")
@@ -182,7 +198,7 @@ def status(status: "Status", *, as_json: bool, color: bool) -> None:
     if status.predicted is not None:
         console.print(f"if the guest stopped now, the last pass would take {status.predicted:.1f} s")
     for entry in (status.journal or {}).get("steps", []):
-        console.print(f"cutover: {entry['step']}: {entry['status']} {entry.get('cause') or ''}".rstrip())
+        _say(console, f"cutover: {entry['step']}: {entry['status']} {entry.get('cause') or ''}".rstrip())
 
 
 def _forecast(found: "Forecast | None") -> dict[str, object] | None:
@@ -196,14 +212,14 @@ def _records(records: "tuple[PassRecord, ...]") -> Table:
     for record in records[-10:]:
         when = datetime.fromtimestamp(record.at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
         sizes = (format_size(size) for size in (record.looked_at, record.changed, record.written))
-        table.add_row(when, record.source, *sizes, f"{record.seconds:.1f}")
+        table.add_row(when, shown(record.source), *sizes, f"{record.seconds:.1f}")
     return table
 
 
 def step(step: Step, *, color: bool) -> None:
     """A finished step, on standard error: standard output is for the result."""
-    console = Console(stderr=True, no_color=not color, highlight=False)
-    console.print(f"{step.seconds:8.2f} s  {step.name}")
+    console = Console(stderr=True, no_color=not color, highlight=False, markup=False, emoji=False)
+    _say(console, f"{step.seconds:8.2f} s  {step.name}")
 
 
 def rehearsal(rehearsal: "Rehearsal", *, as_json: bool, color: bool) -> None:
@@ -216,29 +232,29 @@ def rehearsal(rehearsal: "Rehearsal", *, as_json: bool, color: bool) -> None:
         )
         return
     console = _console(color=color)
-    console.print(f"[green]the guest comes up[/]: its console says {rehearsal.seen!r}")
-    console.print(f"console kept in {rehearsal.console}")
+    _say(console, ("the guest comes up", "green"), f": its console says {rehearsal.seen!r}")
+    _say(console, f"console kept in {rehearsal.console}")
 
 
 def cutover(report: "CutoverReport", name: str, *, as_json: bool, color: bool) -> None:
     """The proof, the downtime, and how to start the guest where it was not started."""
     for note in report.notes:
-        print(f"note: {note}", file=sys.stderr)
+        _note(note)
     if as_json:
         _print_json(cutover_json(report))
         return
     console = _console(color=color)
     for device, proof in report.proofs.items():
-        console.print(f"{device}: verified, {proof}")
+        _say(console, f"{device}: verified, {proof}")
     for result in report.checks:
-        console.print(f"check {result.name}: {result.cause or 'passed'}", markup=False)
+        _say(console, f"check {result.name}: {result.cause or 'passed'}")
     if report.downtime is not None:
         console.print(f"downtime: {report.downtime:.1f} s")
     if report.started:
-        console.print("[green]the guest runs on KVM[/]")
+        _say(console, ("the guest runs on KVM", "green"))
     else:
         console.print("the target is the guest's disk; start it:")
-        console.print(f"  virsh define {report.xml} && virsh start {name}")
+        _say(console, f"  virsh define {report.xml} && virsh start {name}")
 
 
 def cutover_json(report: "CutoverReport") -> dict[str, object]:

@@ -11,6 +11,7 @@ from typing import Protocol
 from blocksync import hashes, locations, passes, remote, verify
 from blocksync.errors import BlocksyncError, Differences, Usage
 from blocksync.extents import Extents
+from blocksync.foreign import shown
 from blocksync.passes import PassReport, PassRequest
 from blocksync.progress import Report
 from blocksync.remote import Part
@@ -240,4 +241,4 @@ def opened(xen_host: str | None, reach: Reach) -> Iterator[Source]:
 
 
 def _say(notice: str) -> None:
-    print(f"note: {notice}", file=sys.stderr)
+    print(f"note: {shown(notice)}", file=sys.stderr)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import bounded
 from orchestrate.checks import wait_for
 from orchestrate.plan.model import Check
 
@@ -120,3 +121,37 @@ def test_a_command_that_hangs_or_is_missing_does_not_pass() -> None:
 def test_a_check_that_cannot_be_made_is_refused(fields: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="check"):
         Check(**fields)  # type: ignore[arg-type]
+
+
+def test_a_command_that_prints_without_an_end_takes_no_memory() -> None:
+    script = """
+from orchestrate.checks import wait_for
+from orchestrate.plan.model import Check
+print(wait_for(Check(command=("cat", "/dev/zero"), timeout=0.1)).cause)
+"""
+    assert "cat" not in (said := bounded.run(script)) and ("printed more" in said or "did not end" in said)
+
+
+def test_what_a_command_says_is_one_line_without_control_characters() -> None:
+    said = r"printf 'a\033]0;PWNED\007\377\nb\342\200\256\n' >&2; exit 1"
+    assert wait_for(Check(command=("sh", "-c", said), timeout=0.1)).cause.startswith("status 1 a?]0;PWNED?")
+    assert wait_for(Check(command=("sh", "-c", said), timeout=0.1)).cause.isprintable()
+
+
+def test_a_server_that_drips_does_not_keep_a_check() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        ended = threading.Event()
+        threading.Thread(target=drip, args=(listening, ended), daemon=True).start()
+        began = time.monotonic()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        cause = wait_for(Check(url=url, timeout=0.3)).cause
+        ended.set()
+    assert "did not answer within" in cause
+    assert time.monotonic() - began < 5
+
+
+def drip(listening: socket.socket, ended: threading.Event) -> None:
+    accepted, _ = listening.accept()
+    with accepted:
+        while not ended.wait(0.05):
+            accepted.send(b"H")

@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 from kept_channels import KeptChannels
 
-from blocksync.errors import Failed
+import bounded
+from blocksync.errors import Failed, Usage
+from blocksync.transports import child
 from blocksync.transports.child import ChildChannel
 from blocksync.transports.local import Local
-from orchestrate.hosts import MISSING, Done, FarHost, Host, HostLost, ThisHost
+from orchestrate import hosts
+from orchestrate.hosts import MISSING, Done, FarHost, Host, HostLost, ThisHost, TooMuch
+from patience import wait_for
 
 
 @pytest.fixture
@@ -109,3 +113,86 @@ def test_root_s_programs_are_found_with_the_path_of_cron(host: Host, monkeypatch
     assert host.run(["sh", "-c", "echo $PATH"]).output.count(b":/sbin") == 1
     if isinstance(host, FarHost):
         host.close()
+
+
+@pytest.fixture(params=["here", "far"])
+def either(request: pytest.FixtureRequest) -> Iterator[ThisHost | FarHost]:
+    if request.param == "here":
+        yield ThisHost()
+        return
+    far = FarHost(KeptChannels())
+    yield far
+    far.close()
+
+
+def test_output_is_bounded_while_it_comes(either: ThisHost | FarHost) -> None:
+    with pytest.raises(TooMuch, match="printed more than 1000000 bytes"):
+        either.run(["yes"], most=1_000_000)
+    assert len(either.run(["head", "-c", "1000000", "/dev/zero"], most=1_000_000).output) == 1_000_000
+    with pytest.raises(TooMuch):
+        either.run(["head", "-c", "1000001", "/dev/zero"], most=1_000_000)
+
+
+def test_endless_output_takes_no_memory() -> None:
+    script = """
+from orchestrate.hosts import ThisHost, TooMuch
+try:
+    ThisHost().run(["cat", "/dev/zero"])
+except TooMuch as error:
+    print(error)
+"""
+    assert "printed more than 67108864 bytes" in bounded.run(script, memory=1 << 30)
+
+
+def test_of_complaints_only_the_end_is_kept() -> None:
+    done = ThisHost().run(["sh", "-c", "head -c 20000000 /dev/zero | tr '\\0' x >&2; echo >&2; echo end >&2"])
+    assert done.complaint.endswith("; end")
+    assert len(done.complaint) < 1000
+
+
+def test_a_complaint_is_one_line_that_no_terminal_obeys(either: ThisHost | FarHost) -> None:
+    said = r"printf 'a\033]0;PWNED\007\n  way out: rm\r\302\233\342\200\256\377b\n' >&2; exit 1"
+    complaint = either.run(["sh", "-c", said]).complaint
+    assert complaint.startswith("a?]0;PWNED?; ")
+    assert complaint.isprintable()
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_a_command_that_is_given_up_ends_with_all_that_it_started(
+    tmp_path: Path, stubborn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "_GRACE_SECONDS", 0.2)
+    trap = "trap '' TERM;" if stubborn else ""
+    script = f"{trap} (sleep 300; true) & echo $! >{tmp_path}/pid; yes"
+    with pytest.raises(TooMuch):
+        ThisHost().run(["sh", "-c", script], most=1000)
+    pid = int((tmp_path / "pid").read_text())
+    wait_for(lambda: not Path(f"/proc/{pid}/stat").exists() or " Z " in Path(f"/proc/{pid}/stat").read_text())
+
+
+def test_a_command_that_is_given_up_puts_back_what_it_holds(tmp_path: Path) -> None:
+    script = f"trap 'echo released >{tmp_path}/said; exit' TERM; yes & wait"
+    with pytest.raises(TooMuch):
+        ThisHost().run(["sh", "-c", script], most=1000)
+    assert (tmp_path / "said").read_text() == "released\n"
+
+
+def test_time_is_bounded(either: ThisHost | FarHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "_SECONDS", 0.3)
+    with pytest.raises(Failed, match=r"did not end within 0\.3 s"):
+        either.run(["sh", "-c", "while :; do echo .; sleep 0.1; done"])
+    with pytest.raises(Failed, match=r"did not end within 0\.3 s"):
+        ThisHost().run(["sh", "-c", "exec >&-; sleep 300"])
+
+
+def test_tools_speak_english_whatever_the_operator_speaks(
+    either: ThisHost | FarHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    assert either.run(["sh", "-c", "echo $LC_ALL"]).output == b"C\n"
+
+
+def test_an_argument_that_no_command_can_have_is_an_error(either: ThisHost | FarHost) -> None:
+    with pytest.raises((Failed, Usage), match=r"null|NUL"):
+        either.run(["cat", "a\0b"])
+    assert either.run(["printf", "%s", "b\udce4r"]).output == b"b\xe4r"

@@ -32,6 +32,10 @@ Read = Callable[[Sequence[int], int], Sequence[bytes]]
 the length."""
 
 _LARGEST_CHUNK = 16 * 2**20
+# What is kept of a list is a bit for each chunk of the origin, and of its store: 256 MiB are a volume of 128
+# TiB in our own snapshots' chunks. A list of more entries, 1 TiB of these, saves no time.
+_MOST_CHUNKS = 2**31
+_MOST_ENTRIES = 2**24
 _PIECES = 256
 _BATCH_BYTES = 16 * 2**20
 
@@ -52,9 +56,27 @@ class _Shape:
         return self.chunk_size // ENTRY
 
     def areas(self) -> range:
-        """The offsets of all areas that fit, in bytes."""
+        """The offsets of all areas that fit and that a list of this origin can fill, in bytes."""
         stride = (self.entries + 1) * self.chunk_size
-        return range(self.chunk_size, self.chunks * self.chunk_size, stride)
+        count = self.origin_chunks // self.entries + 1
+        end = min(self.chunks * self.chunk_size, self.chunk_size + count * stride)
+        return range(self.chunk_size, end, stride)
+
+
+class _Chunks:
+    """Which of so many chunks were named."""
+
+    def __init__(self, count: int) -> None:
+        self.count = 0
+        self.bits = np.zeros(-(-count // 8), dtype=np.uint8)
+
+    def add(self, numbers: Numbers) -> None:
+        """Raises ListLostError when one was named before."""
+        places, bits = numbers >> np.uint64(3), np.uint8(1) << (numbers & np.uint64(7)).astype(np.uint8)
+        if len(np.unique(numbers)) != len(numbers) or (self.bits[places] & bits).any():
+            raise ListLostError("the snapshot's list names a chunk twice")
+        np.bitwise_or.at(self.bits, places, bits)
+        self.count += len(numbers)
 
 
 def changed(read: Read, store_size: int, origin_size: int) -> Extents:
@@ -63,14 +85,15 @@ def changed(read: Read, store_size: int, origin_size: int) -> Extents:
     Raises ListLostError with the reason.
     """
     shape = _shape(read([0], HEADER_BYTES), store_size, origin_size)
-    found = [entries for area in _areas(read, shape) for entries in [_entries(area)] if len(entries)]
-    if not found:
-        return Extents.of(())
-    entries = np.concatenate(found)
-    _check(entries, shape)
-    starts = np.sort(entries[:, 0]).astype(np.int64) * shape.chunk_size
-    lengths = np.minimum(starts + shape.chunk_size, origin_size) - starts
-    return Extents(np.column_stack((starts, lengths))).coalesce()
+    old, new = _Chunks(shape.origin_chunks), _Chunks(shape.chunks)
+    for area in _areas(read, shape):
+        entries = _entries(area)
+        _check(entries, shape)
+        old.add(entries[:, 0])
+        new.add(entries[:, 1])
+        if old.count > _MOST_ENTRIES:
+            raise ListLostError("the snapshot's list is longer than looking at everything takes")
+    return Extents.of_blocks(old.bits.data, shape.chunk_size, origin_size)
 
 
 def _shape(pieces: Sequence[bytes], store_size: int, origin_size: int) -> _Shape:
@@ -86,7 +109,12 @@ def _shape(pieces: Sequence[bytes], store_size: int, origin_size: int) -> _Shape
     chunk_size = sectors * SECTOR
     if not sectors or sectors & (sectors - 1) or chunk_size > _LARGEST_CHUNK:
         raise ListLostError(f"the snapshot's store has an impossible chunk size of {sectors} sectors")
-    return _Shape(chunk_size, store_size // chunk_size, -(-origin_size // chunk_size))
+    origin_chunks = -(-origin_size // chunk_size)
+    if origin_chunks > _MOST_CHUNKS:
+        raise ListLostError(f"the snapshot's list would be of {origin_chunks} chunks")
+    # The header, every chunk of the origin, and their metadata: the kernel uses no more of a store.
+    most = 1 + origin_chunks + origin_chunks // (chunk_size // ENTRY) + 1
+    return _Shape(chunk_size, min(store_size // chunk_size, most), origin_chunks)
 
 
 def _areas(read: Read, shape: _Shape) -> Iterator[Numbers]:
@@ -124,5 +152,3 @@ def _check(entries: Numbers, shape: _Shape) -> None:
         raise ListLostError("the snapshot's list names chunks past the end of its origin")
     if (new >= shape.chunks).any() or ((new - 1) % (shape.entries + 1) == 0).any():
         raise ListLostError("the snapshot's list names chunks that hold no data")
-    if len(np.unique(old)) != len(old) or len(np.unique(new)) != len(new):
-        raise ListLostError("the snapshot's list names a chunk twice")

@@ -12,7 +12,7 @@ from xml.parsers import expat
 from blocksync.changes.candidates import ListLostError
 from blocksync.changes.runner import MISSING, Run
 from blocksync.extents import Extents
-from blocksync.foreign import shown_bytes
+from blocksync.foreign import shown, shown_bytes
 from blocksync.sizes import counted
 
 SECTOR = 512
@@ -62,7 +62,7 @@ def parse(document: bytes, ids: tuple[int, int], size: int) -> Extents:
     parser.StartDoctypeDeclHandler = reading.doctype
     try:
         parser.Parse(document, True)
-    except expat.ExpatError as error:
+    except (expat.ExpatError, LookupError, ValueError) as error:
         raise ListLostError(f"thin_delta's answer cannot be read: {error}") from None
     if not reading.met:
         raise ListLostError("thin_delta's answer compares nothing")
@@ -85,7 +85,7 @@ class _Reading:
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         if name not in _KNOWN:
-            raise ListLostError(f"thin_delta's answer has an unknown element {name!r}")
+            raise ListLostError(f"thin_delta's answer has an unknown element {shown(name, 40)!r}")
         if name == "superblock":
             sectors = _number(attributes, "data_block_size", _LARGEST_BLOCK)
             self._block = sectors * SECTOR

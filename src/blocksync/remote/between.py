@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from blocksync import locations
 from blocksync.errors import Usage
+from blocksync.foreign import shown
 from blocksync.locations import Location
 from blocksync.remote import bootstrap
 from blocksync.transports.choice import Kind, choose
@@ -102,4 +103,4 @@ def _reached(host: Host, reach: Reach) -> Iterator[Transport]:
 
 
 def _say(notice: str) -> None:
-    print(f"note: {notice}", file=sys.stderr)
+    print(f"note: {shown(notice)}", file=sys.stderr)

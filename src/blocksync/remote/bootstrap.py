@@ -16,8 +16,10 @@ MORE_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 # The status of a shell that finds no command.
 NOTHING_THERE = 127
 
-# One line, for any Python from 2.6 on: greet, take in the program, run it.
+# One line, for any Python from 2.6 on: greet, take in the program, run it. With -c the folder that the login
+# leads to comes first on Python's path: a file there must not be taken for a module of Python's own.
 LOADER = (
+    "import sys;sys.path[:]=[p for p in sys.path if p.startswith('/')];"
     "import os,struct,zlib;"
     "r=lambda n,b=b'':b if len(b)==n else r(n,b+(os.read(0,n-len(b)) or os._exit(1)));"
     f"os.write(1,{LOADER_GREETING!r});"
@@ -31,7 +33,8 @@ def argv() -> tuple[str, ...]:
     script = (
         f"PATH=$PATH:{MORE_PATH}; export PATH; "
         "command -v blocksync >/dev/null 2>&1 && exec blocksync agent; "
-        f"for p in {search}; do command -v $p >/dev/null 2>&1 && exec $p -c {shlex.quote(LOADER)}; done; "
+        f"for p in {search}; do command -v $p >/dev/null 2>&1 || continue; "
+        f"exec $p -E -s -c {shlex.quote(LOADER)}; done; "
         f"exit {NOTHING_THERE}"
     )
     return "/bin/sh", "-c", script

@@ -1,5 +1,6 @@
 """The far end of a pass as the near one holds it: started, greeted, asked, and let go."""
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
@@ -36,7 +37,8 @@ from blocksync.wire.messages import (
 # for when a guest is not trusted, only what nobody can make collide.
 STAND_INS = {XXH3: (XXH3, BLAKE2B, SHA1, MD5, SHA256), BLAKE3: (BLAKE3, BLAKE2B, SHA256)}
 
-# Longer than a link may be silent: a person may be typing a password.
+# Longer than a link may be silent: a person may be typing a password. It is for all that is said until both
+# know each other, byte by byte or at once.
 PATIENCE_AT_FIRST = 120.0
 _LAST_WORDS = 400
 _END_SECONDS = 5.0
@@ -60,6 +62,7 @@ class FarEnd:
             peer=name,
             patience=PATIENCE_AT_FIRST,
         )
+        self.link.deadline = time.monotonic() + PATIENCE_AT_FIRST
         try:
             self.hello = self._meet()
         except BaseException:
@@ -157,6 +160,7 @@ class FarEnd:
             say(self.link, Hello(protocol=PROTOCOL, hashes=hashes, codecs=CODECS, boot=boot()))
             self.crew.start("beat", lambda: self.link.beat(self._now))
             hello = await_hello(self.link)
+            self.link.deadline = None
             if isinstance(self._channel, TlsChannel):
                 self._move_beside(self._channel, hello)
         except Lost as error:

@@ -74,6 +74,17 @@ class ChildChannel:
                 ended(self._process, _GRACE_SECONDS)
                 return
 
+    def end_all(self) -> None:
+        """End the command with all that it started: politely, for some of it has to put things back, and then
+        at once. For a command that was not waited for yet. Never raises.
+        """
+        for signal in (SIGTERM, SIGKILL):
+            # Until it is waited for, its number names nobody else's group.
+            if self._process.returncode is None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self._process.pid, signal)
+                _exits_within(self._process.pid, _GRACE_SECONDS)
+
     def wait(self, timeout: float | None) -> int:
         try:
             status = self._process.wait() if timeout is None else ended(self._process, timeout)
@@ -84,6 +95,14 @@ class ChildChannel:
     def stderr_tail(self) -> str:
         # A child that has ended may have left words that the thread has not read yet.
         return self._tail.text(0.5 if self._process.poll() is not None else 0.0)
+
+
+def _exits_within(pid: int, seconds: float) -> None:
+    """Wait for the end of a child, and leave it to be waited for."""
+    with contextlib.suppress(OSError), FileIO(os.pidfd_open(pid)) as descriptor:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        poll.poll(seconds * 1000)
 
 
 def ended(process: subprocess.Popen[bytes], seconds: float) -> int:

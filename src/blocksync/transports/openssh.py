@@ -5,11 +5,13 @@ that only this user can enter.
 """
 
 import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +37,10 @@ _UNATTENDED_SECONDS = 60.0
 # sun_path has 108 bytes, the last one NUL. mkdtemp adds 8 to the prefix, and ssh binds to the name with 17
 # more first.
 _FOLDER_PREFIX = "blocksync-ssh-"
+# A folder that nobody holds is one of a process that was killed, if it is not just being made.
+_SETTLED_SECONDS = 10.0
+# Waits for the end of this process, however it comes; then nothing of the connection is left.
+_WATCHER = 'read -r _; "$0" -F /dev/null -S "$1/control" -O exit -- host; rm -rf -- "$1"'
 _LONGEST_FOLDER = 107 - len(f"/{_FOLDER_PREFIX}XXXXXXXX/control.XXXXXXXXXXXXXXXX")
 
 
@@ -73,7 +79,7 @@ class OpenSSH:
     host: Host
     config: Path | None = None
     fingerprint: str | None = None
-    _folder: Path | None = field(default=None, init=False)
+    _folder: "_Folder | None" = field(default=None, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def run(self, argv: Sequence[str]) -> ChildChannel:
@@ -91,7 +97,7 @@ class OpenSSH:
     def close(self) -> None:
         with self._lock:
             if self._folder is not None:
-                control_socket.end(self._folder / "control")
+                control_socket.end(self._folder.socket)
             self._leave()
 
     def describe(self) -> str:
@@ -130,8 +136,8 @@ class OpenSSH:
     def _connected(self) -> Path:
         """The socket of a control connection that answers, after making it if there is none."""
         if self._folder is None:
-            self._folder = _private_folder()
-        socket = self._folder / "control"
+            self._folder = _Folder()
+        socket = self._folder.socket
         if not control_socket.is_alive(socket):
             # Left behind by a connection that was killed.
             socket.unlink(missing_ok=True)
@@ -144,7 +150,7 @@ class OpenSSH:
 
     def _leave(self) -> None:
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.remove()
             self._folder = None
 
     def _connect(self, socket: Path) -> None:
@@ -184,6 +190,42 @@ class OpenSSH:
             raise unreachable(self.host, tail.text(1.0))
 
 
+_TRUST = {
+    "StrictHostKeyChecking": "yes",
+    "VerifyHostKeyDNS": "no",
+    "NoHostAuthenticationForLocalhost": "no",
+    "UpdateHostKeys": "no",
+}
+
+
+class _Folder:
+    """A folder for a control socket that only this user can enter. It goes with this process, killed or not,
+    and so does the connection.
+    """
+
+    def __init__(self) -> None:
+        self._path = _private_folder()
+        self.socket = self._path / "control"
+        # Held as long as this process lives: see `_sweep`.
+        self._held = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(self._held, fcntl.LOCK_EX)
+        self._watcher = subprocess.Popen(
+            ["sh", "-c", _WATCHER, ssh_binary(), str(self._path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd="/",
+        )
+
+    def remove(self) -> None:
+        """Remove it. Does not end the connection."""
+        self._watcher.kill()
+        self._watcher.communicate()
+        shutil.rmtree(self._path, ignore_errors=True)
+        os.close(self._held)
+
+
 def ssh_binary() -> str:
     """The path of `ssh`. Raises Failed when there is none."""
     return programs.find("ssh")
@@ -202,6 +244,8 @@ def _connection(socket: Path, configuration: Configuration, *, attended: bool) -
         "BatchMode": "no" if attended else "yes",
         "ClearAllForwardings": "yes",
         "PermitLocalCommand": "no",
+        # Whatever the user's configuration allows: a host is known, or it is not talked to.
+        **_TRUST,
         "LogLevel": "INFO",
     }
     if configuration.values.get("connecttimeout", "none") == "none":
@@ -218,9 +262,7 @@ def _only(fingerprint: str) -> dict[str, str]:
         "KnownHostsCommand": f"/bin/sh -c '{script}' %f {fingerprint} %H %t %K",
         "UserKnownHostsFile": "/dev/null",
         "GlobalKnownHostsFile": "/dev/null",
-        "StrictHostKeyChecking": "yes",
-        "VerifyHostKeyDNS": "no",
-        "NoHostAuthenticationForLocalhost": "no",
+        **_TRUST,
     }
 
 
@@ -234,7 +276,25 @@ def _private_folder() -> Path:
     fitting = (
         p for p in places if len(os.fsencode(p)) <= _LONGEST_FOLDER and os.access(p, os.W_OK | os.X_OK)
     )
-    return Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=next(fitting, "/tmp")))
+    place = next(fitting, "/tmp")
+    _sweep(Path(place))
+    return Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=place))
+
+
+def _sweep(place: Path) -> None:
+    """Remove the folders of processes that were killed together with their watchers."""
+    for folder in place.glob(f"{_FOLDER_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                status = os.fstat(held)
+                if status.st_uid != os.geteuid() or time.time() - status.st_mtime < _SETTLED_SECONDS:
+                    continue
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                control_socket.end(folder / "control")
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(held)
 
 
 def _has_terminal() -> bool:

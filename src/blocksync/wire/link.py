@@ -90,6 +90,8 @@ class Link:
         # Seconds that sending took so far: with `sent`, how fast the link takes bytes.
         self.busy = 0.0
         self.patience = patience
+        # When listening ends, however much comes; None for never.
+        self.deadline: float | None = None
         self._rate = bytes_per_second
         self._due = 0.0
         self._incoming: Carrier = Descriptors(read_fd, write_fd)
@@ -166,6 +168,8 @@ class Link:
                 raise self._lost("the connection ended", heard_out=True)
             if not count:
                 self._be_patient(max(since, self._heard))
+            if self.deadline is not None and time.monotonic() > self.deadline:
+                raise self._lost("it has not introduced itself in time", heard_out=True)
 
     def beat(self, moment: Callable[[], tuple[int, int]]) -> None:
         """Say ALIVE, with the two counts of `moment()`, every half second while nothing else is sent; until

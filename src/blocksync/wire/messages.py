@@ -196,14 +196,14 @@ class Problem(Struct, frozen=True, kw_only=True):
         )
 
     def error(self, end: str) -> BlocksyncError:
-        """The error, as this end raises it; `end` says which end it comes from."""
-        thing, cause, way_out = (shown(text, MOST_TEXT) for text in (self.thing, self.cause, self.way_out))
-        thing = f"{end}: {thing}"
+        """The error, as this end raises it; `end` says which end it comes from. What to do is that end's word
+        and is told as such, so that nobody takes it for ours.
+        """
+        thing, cause, advice = (shown(text, MOST_TEXT) for text in (self.thing, self.cause, self.way_out))
+        thing, cause = f"{end}: {thing}", f"{cause} ({end} says: {advice})" if advice else cause
         if self.kind == "refused":
-            return Refused(thing, cause, way_out, guard=shown(self.guard))
-        return {"failed": Failed, "usage": Usage, "interrupted": Interrupted}[self.kind](
-            thing, cause, way_out
-        )
+            return Refused(thing, cause, guard=shown(self.guard))
+        return {"failed": Failed, "usage": Usage, "interrupted": Interrupted}[self.kind](thing, cause)
 
 
 Message = (

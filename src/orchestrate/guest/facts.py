@@ -6,6 +6,8 @@ from dataclasses import dataclass
 # Names under which Linux has known a paravirtual disk, an emulated one, and virtio's.
 _DISK = re.compile(r"(?:/dev/)?(?P<bus>xvd|sd|hd|vd)(?P<letters>[a-z]{1,3})(?P<partition>[1-9][0-9]{0,2})?")
 
+# Neither a shell nor a boot loader nor fstab gives one of these characters a meaning.
+_PLAIN_LABEL = re.compile(r"[\w.,:@%+=/~-]+")
 _PARTUUID = re.compile(r"PARTUUID=|/dev/disk/by-partuuid/")
 
 
@@ -81,7 +83,7 @@ class Facts:
         """
         if volume.uuid:
             return f"UUID={volume.uuid}"
-        if volume.label and not re.search(r"[\s\"'\\#]", volume.label):
+        if volume.label and _PLAIN_LABEL.fullmatch(volume.label):
             return f"LABEL={volume.label}"
         return self.partition_device(volume)
 

@@ -3,10 +3,12 @@
 The guest's own update-grub and grub-install may replace all of it later; until they run, this boots.
 """
 
-import shlex
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from blocksync.errors import Failed
+from blocksync.foreign import shown
 from orchestrate.guest.edit import Edit
 from orchestrate.guest.kernels import Kernel
 from orchestrate.guest.reading import Reading
@@ -15,6 +17,8 @@ GRUB = "/boot/grub"
 MODULES = f"{GRUB}/i386-pc"
 REASON = "a KVM guest boots by itself: the BIOS starts GRUB from the disk, GRUB starts the guest's own kernel"
 SERIAL_SPEED = 115200
+# What GRUB's scripts take as it is, at every place of a word.
+_PLAIN = re.compile(r"[A-Za-z0-9_.,:/=+@%-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +38,21 @@ class Booting:
 
 def early_config(booting: Booting) -> str:
     """The script inside core.img: find the file system with /boot by its UUID, wherever it lies."""
-    return f"search.fs_uuid {booting.boot_uuid} root\nset prefix=($root){booting.boot_prefix}/grub\n"
+    prefix = quoted(f"{booting.boot_prefix}/grub")
+    return f"search.fs_uuid {quoted(booting.boot_uuid)} root\nset prefix=($root){prefix}\n"
+
+
+def quoted(word: str) -> str:
+    """`word` as GRUB's scripts read it back as this word and nothing more: a variable, a command, a bracket.
+
+    Raises `Failed` for what no quotes hold, the end of a line among it.
+    """
+    if not word.isprintable():
+        raise Failed(shown(word), "cannot be written into grub.cfg", "give it a plain name in the guest")
+    if _PLAIN.fullmatch(word):
+        return word
+    # Between single quotes everything stands for itself, but a single quote.
+    return "'" + word.replace("'", "'\\''") + "'"
 
 
 def edits(
@@ -57,14 +75,15 @@ terminal_input console serial
 terminal_output console serial
 set default=0
 set timeout=2
-search --no-floppy --fs-uuid --set=root {booting.boot_uuid}
+search --no-floppy --fs-uuid --set=root {quoted(booting.boot_uuid)}
 """
     return head + "".join(_entry(booting, kernel) for kernel in kernels)
 
 
 def _entry(booting: Booting, kernel: Kernel) -> str:
-    title = shlex.quote(f"{booting.title}, with Linux {kernel.version}")
-    arguments = " ".join((f"root=UUID={booting.root_uuid}", "ro", *booting.arguments))
+    title = quoted(f"{booting.title}, with Linux {kernel.version}")
+    words = (f"root=UUID={booting.root_uuid}", "ro", *booting.arguments)
+    arguments = " ".join(quoted(word) for word in words)
     lines = [f"linux {_inside(booting, kernel.image)} {arguments}"]
     if kernel.initrd:
         lines.append(f"initrd {_inside(booting, kernel.initrd)}")
@@ -72,4 +91,4 @@ def _entry(booting: Booting, kernel: Kernel) -> str:
 
 
 def _inside(booting: Booting, path: str) -> str:
-    return booting.boot_prefix + path.removeprefix("/boot")
+    return quoted(booting.boot_prefix + path.removeprefix("/boot"))

@@ -9,7 +9,7 @@ from orchestrate.guest.reading import Reading
 
 GUARD = "no-kernel"
 BOOT = "/boot"
-_IMAGE = re.compile(r"vmlinu[xz]-(?P<version>[0-9][\w.+~-]*)")
+_IMAGE = re.compile(r"vmlinu[xz]-(?P<version>[0-9][A-Za-z0-9_.+~-]{0,127})")
 _INITRDS = ("initrd.img-{}", "initramfs-{}.img", "initramfs-{}", "initrd-{}")
 _NOT_A_KERNEL = re.compile(r"\.(old|bak|dpkg-\w+|rpmsave|rpmnew|efi\.signed|xen2kvm-orig)$|rescue|kdump")
 _XEN_ONLY = re.compile(rb"^CONFIG_X86_(64_)?XEN=y$", re.MULTILINE)

@@ -5,7 +5,7 @@ They need to open a volume and to print; a file system that was made to break th
 
 from collections.abc import Sequence
 
-from orchestrate.hosts import Done, Host, ThisHost
+from orchestrate.hosts import MOST_BYTES, Done, Host, ThisHost
 
 _MEMORY = 2 << 30
 _SECONDS = 170  # of computing; whoever waits gives up after 180
@@ -23,6 +23,6 @@ def limited(host: Host) -> Host:
 
 
 class _Limited(ThisHost):
-    def run(self, argv: Sequence[str]) -> Done:
+    def run(self, argv: Sequence[str], *, most: int = MOST_BYTES) -> Done:
         """As `Host.run`."""
-        return super().run([*_PREFIX, *argv])
+        return super().run([*_PREFIX, *argv], most=most)

@@ -4,8 +4,12 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Literal, get_args
 
+from blocksync.foreign import shown
+
 Kind = Literal["have", "did", "would", "keep", "todo"]
 """In order already, done now, to be done without --dry-run, left as it is, only for the administrator."""
+
+_KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +27,6 @@ def script() -> str:
 
 def line(printed: str) -> Line | None:
     """What a line of the script's output says, control characters replaced; None for any other line."""
-    for kind in get_args(Kind):
-        text = printed.removeprefix(f"{kind}: ")
-        if text != printed:
-            return Line(kind, "".join(each if each.isprintable() else "?" for each in text.strip()))
-    return None
+    word, colon, text = printed.partition(": ")
+    kind = next((each for each in _KINDS if each == word), None) if colon else None
+    return None if kind is None else Line(kind, shown(text.strip()))

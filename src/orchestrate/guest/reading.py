@@ -9,6 +9,9 @@ from typing import Protocol
 LARGEST_FILE = 16 * 1024 * 1024
 """Bytes. No configuration file comes near it; a larger one is a mistake or an attack."""
 
+LARGEST_IMAGE = 256 * 1024 * 1024
+"""The same of an initramfs. One with every driver and firmware has 150 MiB."""
+
 
 class Reading(Protocol):
     """A guest's files, read-only."""

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from blocksync.errors import Failed
+from blocksync.foreign import shown
 from orchestrate.guest.edit import Edit
 from orchestrate.guest.inside import final_path, is_absent, open_folder, open_regular, real_path
 from orchestrate.guest.reading import LARGEST_FILE
@@ -32,6 +33,8 @@ _READ_WHOLE = frozenset(
     {"/etc/event.d", "/etc/modprobe.d", "/etc/network/interfaces.d", "/etc/systemd/system/getty.target.wants"}
 )
 _TEMPORARY = ".xen2kvm-new"
+_KINDS = frozenset({"replaced", "taken away", "created", "folder"})
+_LONGEST_PATH = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,8 +278,9 @@ class GuestTree:
         except (ValueError, TypeError, RecursionError) as error:
             raise Failed(
                 f"{RECORD} in the guest",
-                f"it is not this program's record of changes ({error})",
-                f"compare each NAME{SUFFIX} with NAME by hand, then remove {RECORD}",
+                f"it is not this program's record of changes ({shown(str(error))})",
+                f"compare each NAME{SUFFIX} with NAME in the guest by hand, remove {RECORD} there, and run "
+                "the same command again",
             ) from error
 
     def _undo(self, change: _Change) -> None:
@@ -311,7 +315,14 @@ def _fields(change: _Change) -> dict[str, str]:
 def _change(fields: object) -> _Change:
     if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):
         raise TypeError("a line is not an object of strings")
-    return _Change(**fields)
+    change = _Change(**fields)
+    for path in (change.path, change.kept):
+        # What no system call takes, and what nobody could look at by hand.
+        if "\0" in path or len(os.fsencode(path)) > _LONGEST_PATH:
+            raise ValueError("a path in it is none")
+    if change.change not in _KINDS or not change.path.startswith("/"):
+        raise ValueError("a line names no change")
+    return change
 
 
 def _copy_attributes(source: int, target: int, *, only: str = "") -> None:
@@ -334,7 +345,7 @@ def _named(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise Failed(
-            f"{path} in the guest",
+            f"{shown(path)} in the guest",
             error.strerror or str(error),
             "check the guest's filesystem (fsck) and that it has room and is mounted for writing",
         ) from error

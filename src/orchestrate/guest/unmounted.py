@@ -13,20 +13,31 @@ from pathlib import Path
 from typing import Protocol
 
 from blocksync.errors import Failed
+from blocksync.foreign import shown
+from blocksync.sizes import counted
 from orchestrate.guest.limits import limited
-from orchestrate.guest.reading import LARGEST_FILE
-from orchestrate.hosts import MISSING, Done, Host
+from orchestrate.guest.reading import LARGEST_FILE, LARGEST_IMAGE
+from orchestrate.hosts import MISSING, MOST_BYTES, Done, Host, TooMuch
 
 _LINKS = 8
 _LINK, _FILE = "120000", "100000"
-# What the two programs say of a file system that they cannot open, and GRUB's of a file that is not there.
+# What the two programs say of a file system that they cannot open.
 _UNKNOWN, _NOT_OPEN = "unknown filesystem", "Filesystem not open"
-_NOT_FOUND = "not found"
+# What GRUB says of a path that leads to no regular file; of a folder, only the second. All else that it says
+# is that something could not be read.
+_GONE = re.compile(r"file `.*' not found|too deep nesting of symlinks")
+_NOT_REGULAR = "not a regular file"
+# The same for debugfs, and how it says that anything went wrong: by its command, or by the path.
+_ABSENT = ("File not found by ext2_lookup", "Ext2 inode is not a directory")
+_WENT_WRONG = re.compile(r"(?:^|; )((?:ls|-p|cat|stat|/[^;]*): [^;]+)")
 # A guest that runs may be in the middle of a change.
 _TRIES = 3
+_CONTROL = re.compile(r"[\0-\x1f\x7f]")
 _LINK_TARGET = re.compile(rb'Fast link dest: "(.*)"')
-# debugfs splits its request at blanks and quotes; a name that needs more than these is no configuration's.
-_SPEAKABLE = re.compile(r"/[\w./@:+=~%,-]*")
+_AGAIN = (
+    "run the same command again, for a guest that runs may have been in the middle of a change; if that does "
+    "not help, look at the file inside the guest"
+)
 
 
 class Reader(Protocol):
@@ -35,8 +46,10 @@ class Reader(Protocol):
     def names(self, volume: Path, folder: str) -> tuple[str, ...]:
         """The names in a folder; empty when there is none."""
 
-    def content(self, volume: Path, path: str) -> bytes | None:
-        """A file's content; None when it is no regular file."""
+    def content(self, volume: Path, path: str, most: int) -> bytes | None:
+        """A file's content; None when it is no regular file. Raises `Failed` when it cannot be read, and
+        `TooMuch` when it has more than `most` bytes.
+        """
 
 
 class Unmounted:
@@ -52,19 +65,23 @@ class Unmounted:
     def read(self, path: str) -> bytes | None:
         """As `Reading.read`."""
         if path not in self._contents:
-            content = self.image(path)
-            if content is not None and len(content) > LARGEST_FILE:
-                raise Failed(path, "is larger than any configuration file", "look at it inside the guest")
-            self._contents[path] = content
+            self._contents[path] = self._content(path, LARGEST_FILE)
         return self._contents[path]
 
     def image(self, path: str) -> bytes | None:
-        """As `read`, of a kernel or an initramfs, which may have any size that the host hands over."""
+        """As `read`, of a kernel or an initramfs, which may have up to `LARGEST_IMAGE` bytes."""
+        return self._content(path, LARGEST_IMAGE)
+
+    def _content(self, path: str, most: int) -> bytes | None:
         path = posixpath.normpath(path)
         folder, name = posixpath.split(path)
         if name not in self.names(folder):
             return None
-        return self._reader.content(*self._inside(path))
+        try:
+            return self._reader.content(*self._inside(path), most)
+        except TooMuch as error:
+            what = "any configuration file" if most == LARGEST_FILE else f"the {most} bytes that are read"
+            raise Failed(path, f"is larger than {what}", "look at it inside the guest") from error
 
     def names(self, directory: str) -> tuple[str, ...]:
         """As `Reading.names`."""
@@ -106,23 +123,38 @@ class GrubFstest:
 
     def names(self, volume: Path, folder: str) -> tuple[str, ...]:
         """As `Reader.names`."""
+        why: str | None = ""
         for _ in range(_TRIES):
             listing = self._ask(volume, "ls", folder.rstrip("/") + "/").output
-            if listing or self._is_absent(volume, folder):
-                break
-        return tuple(name.rstrip("/") for name in listing.decode(errors="surrogateescape").split())
+            # Its line ends only where the folder could be read to its end; there is no other sign of it.
+            if listing.endswith(b"\n"):
+                names = listing[:-1].decode(errors="surrogateescape").split(" ")
+                return tuple(name.rstrip("/") for name in names if name)
+            if (why := self._why_no_folder(volume, folder)) is None:
+                return ()
+        raise _unreadable(volume, folder, why or "")
 
-    def content(self, volume: Path, path: str) -> bytes | None:
+    def content(self, volume: Path, path: str, most: int) -> bytes | None:
         """As `Reader.content`."""
-        done = self._ask(volume, "cat", path)
-        return done.output if done.status == 0 else None
+        for _ in range(_TRIES):
+            done = self._ask(volume, "cat", path, most)
+            if done.status == 0:
+                return done.output
+            if _NOT_REGULAR in done.complaint or _GONE.search(done.complaint):
+                return None
+        raise _unreadable(volume, path, done.complaint)
 
-    def _is_absent(self, volume: Path, folder: str) -> bool:
-        """Whether there is no such folder: of one that could not be read, too, nothing is listed."""
-        return _NOT_FOUND in self._ask(volume, "cat", folder).complaint
+    def _why_no_folder(self, volume: Path, folder: str) -> str | None:
+        """Why a folder that is there cannot be listed; None when there is none."""
+        try:
+            done = self._ask(volume, "cat", folder, LARGEST_FILE)
+        except TooMuch:
+            return None
+        is_none = done.status == 0 or _GONE.search(done.complaint)
+        return None if is_none else done.complaint.replace(_NOT_REGULAR, "a folder that cannot be listed")
 
-    def _ask(self, volume: Path, command: str, path: str) -> Done:
-        return _told(self._host, volume, ["grub-fstest", str(volume), command, path], _UNKNOWN)
+    def _ask(self, volume: Path, command: str, path: str, most: int = MOST_BYTES) -> Done:
+        return _told(self._host, volume, ["grub-fstest", str(volume), command, path], _UNKNOWN, most)
 
 
 class Debugfs:
@@ -135,23 +167,32 @@ class Debugfs:
 
     def names(self, volume: Path, folder: str) -> tuple[str, ...]:
         """As `Reader.names`."""
-        return tuple(self._modes(volume, self._resolved(volume, folder)))
+        return tuple(self._listed(volume, self._resolved(volume, folder)))
 
-    def content(self, volume: Path, path: str) -> bytes | None:
+    def content(self, volume: Path, path: str, most: int) -> bytes | None:
         """As `Reader.content`."""
-        resolved = self._resolved(volume, path)
-        folder, name = posixpath.split(resolved)
-        if self._modes(volume, folder).get(name, "")[:3] != _FILE[:3]:
-            return None
-        return self._ask(volume, "cat", resolved)
+        for _ in range(_TRIES):
+            resolved = self._resolved(volume, path)
+            folder, name = posixpath.split(resolved)
+            mode, size = self._listed(volume, folder).get(name, ("", 0))
+            if mode[:3] != _FILE[:3]:
+                return None
+            if size > most:
+                raise TooMuch(path, f"has {size} bytes")
+            content = self._ask(volume, "cat", resolved, most)
+            if len(content) == size:
+                return content
+            # It changed meanwhile: what was heard before is of no use.
+            self._answers.clear()
+        raise _unreadable(volume, path, f"{len(content)} of its {size} bytes came")
 
-    def _modes(self, volume: Path, folder: str) -> dict[str, str]:
-        """Names and modes (octal) of a folder, from lines of /INODE/MODE/UID/GID/NAME/SIZE/."""
+    def _listed(self, volume: Path, folder: str) -> dict[str, tuple[str, int]]:
+        """Names, modes (octal) and sizes of a folder, from lines of /INODE/MODE/UID/GID/NAME/SIZE/."""
         found = {}
-        for line in self._ask(volume, "ls -p", folder).decode(errors="surrogateescape").splitlines():
+        for line in self._ask(volume, "ls -p", folder).decode(errors="surrogateescape").split("\n"):
             fields = line.split("/")
             if len(fields) == 8 and fields[1] != "0":
-                found[fields[5]] = fields[2]
+                found[fields[5]] = fields[2], counted(fields[6]) or 0
         return found
 
     def _resolved(self, volume: Path, path: str) -> str:
@@ -161,39 +202,66 @@ class Debugfs:
         while parts:
             name = parts.pop(0)
             here = posixpath.join(done, name)
-            if self._modes(volume, done).get(name, "")[:3] != _LINK[:3] or links == _LINKS:
+            mode, _ = self._listed(volume, done).get(name, ("", 0))
+            if mode[:3] != _LINK[:3] or links == _LINKS:
                 done = here
                 continue
             links += 1
-            told = _LINK_TARGET.search(self._ask(volume, "stat", here))
-            target = posixpath.normpath(posixpath.join(done, told[1].decode() if told else name))
-            done, parts = "/", [*target.strip("/").split("/"), *parts]
+            target = posixpath.normpath(posixpath.join(done, self._target(volume, here)))
+            done, parts = "/", [part for part in (*target.split("/"), *parts) if part]
         return done
 
-    def _ask(self, volume: Path, command: str, path: str) -> bytes:
-        if not _SPEAKABLE.fullmatch(path):
-            return b""
-        asked = volume, f"{command} {path}"
+    def _target(self, volume: Path, link: str) -> str:
+        """What a link says. A long one keeps it in a block, as a file its content."""
+        told = _LINK_TARGET.search(self._ask(volume, "stat", link))
+        target = told[1] if told else self._ask(volume, "cat", link)
+        return target.decode(errors="surrogateescape")
+
+    def _ask(self, volume: Path, command: str, path: str, most: int = MOST_BYTES) -> bytes:
+        asked = volume, f"{command} {_spoken(volume, path)}"
         if asked not in self._answers:
             # -c: while a guest runs, the bitmaps on the disk are rarely those that their checksums are about.
             argv = ["debugfs", "-c", "-R", asked[1], str(volume)]
-            self._answers[asked] = _told(self._host, volume, argv, _NOT_OPEN).output
+            for _ in range(_TRIES):
+                done = _told(self._host, volume, argv, _NOT_OPEN, most)
+                wrong = [said for said in _WENT_WRONG.findall(done.complaint) if not said.endswith(_ABSENT)]
+                if not wrong:
+                    break
+            else:
+                raise _unreadable(volume, path, wrong[0])
+            self._answers[asked] = done.output
         return self._answers[asked]
 
 
-def _told(host: Host, volume: Path, argv: Sequence[str], closed: str) -> Done:
+def _spoken(volume: Path, path: str) -> str:
+    """A path as debugfs takes it: in quotes, each quote twice. Raises Failed for what it cannot take."""
+    if _CONTROL.search(path):
+        raise Failed(
+            volume,
+            f"{shown(path)}: debugfs cannot be asked about such a name",
+            "install grub-common on that host, or give it another name in the guest",
+        )
+    quoted = path.replace('"', '""')
+    return f'"{quoted}"'
+
+
+def _told(host: Host, volume: Path, argv: Sequence[str], closed: str, most: int) -> Done:
     """What a program says of a volume; `closed` is what it says where it cannot open the file system. That is
-    an error, and not a file system that holds nothing. Raises Failed.
+    an error, and not a file system that holds nothing. Raises Failed, TooMuch.
     """
     for _ in range(_TRIES):
-        done = host.run(argv)
+        done = host.run(argv, most=most)
         if closed not in done.complaint:
             return done
-    # debugfs says the cause first, and what follows from it last.
-    words = done.complaint.splitlines()[-2:][0]
+    # debugfs says its name, then the cause, and last what follows from it.
+    words = done.complaint.split("; ")[-2:][0]
     raise Failed(
         volume,
         f"its file system cannot be read: {words}",
         "run the same command again, for a guest that runs may have been in the middle of a change; debugfs "
         "knows ext2 to ext4 alone: for others, install grub-common on that host",
     )
+
+
+def _unreadable(volume: Path, path: str, why: str) -> Failed:
+    return Failed(f"{shown(path)} on {volume}", f"cannot be read: {why}", _AGAIN)

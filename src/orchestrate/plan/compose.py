@@ -1,5 +1,6 @@
 """From what was read and probed to a plan. Pure: the same findings give the same plan."""
 
+import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from uuid import NAMESPACE_URL, uuid5
 from msgspec.structs import replace
 
 from blocksync.errors import Refused, Usage
+from blocksync.foreign import shown
 from orchestrate.guest import addresses, fstab, kernels, nic_names
 from orchestrate.guest.edit import Edit, Edited
 from orchestrate.guest.facts import Facts, GuestNic, GuestVolume
@@ -17,6 +19,7 @@ from orchestrate.guest.kernel_arguments import for_kvm
 from orchestrate.guest.reading import Reading
 from orchestrate.layout.arrange import Demand, Layout, arrange
 from orchestrate.layout.table import PartitionKind, Table, TableKind
+from orchestrate.plan.fields import is_mountpoint
 from orchestrate.plan.model import (
     FORMAT,
     Action,
@@ -91,6 +94,33 @@ def refuse_unfit(found: Sequence[Found], overrides: frozenset[str]) -> None:
             )
 
 
+def refuse_twins(found: Sequence[Found]) -> None:
+    """Raise `Refused` for two volumes of one UUID: a boot loader and an fstab that go by it take either."""
+    known: dict[tuple[str, str | None], Found] = {}
+    for volume in found:
+        signature = volume.signature
+        if not signature.uuid:
+            continue
+        # What is one file system on several volumes has members.
+        twin = known.setdefault((signature.uuid.lower(), signature.member), volume)
+        if twin is not volume:
+            raise Refused(
+                f"{volume.source} ({volume.device})",
+                f"has the UUID {signature.uuid}, as {twin.source} ({twin.device}) has: one is a copy",
+                _NEW_UUID.get(signature.filesystem or "", "give one of them another UUID").format(volume.path)
+                + ", while the guest is down; then correct its fstab",
+                guard="uuid-twice",
+            )
+
+
+_NEW_UUID = {
+    **dict.fromkeys(("ext2", "ext3", "ext4"), "tune2fs -U random {}"),
+    "xfs": "xfs_admin -U generate {}",
+    "btrfs": "btrfstune -u {}",
+    "swap": "swaplabel -U $(uuidgen) {}",
+}
+
+
 def root_device(guest: XenGuest, found: Sequence[Found]) -> str:
     """The guest's name of the volume with its root file system."""
     facts = Facts(volumes=tuple(_guest_volume(volume, 0) for volume in found))
@@ -114,9 +144,30 @@ def mountpoints(found: Sequence[Found], root: str, guest: Reading) -> dict[str, 
     places = {root: "/"}
     for entry in fstab.mountpoints(guest.read(fstab.PATH) or b""):
         volume = fstab.volume_of(entry, facts)
-        if volume is not None and entry.mountpoint.startswith("/"):
-            places.setdefault(volume.device, entry.mountpoint)
+        if volume is not None and is_mountpoint(place := _plain(entry.mountpoint)):
+            places.setdefault(volume.device, place)
     return places
+
+
+def _odd_mountpoints(found: Sequence[Found], guest: Reading) -> tuple[str, ...]:
+    """What `mountpoints` passes over, as warnings."""
+    facts = Facts(volumes=tuple(_guest_volume(volume, 0) for volume in found))
+    entries = fstab.mountpoints(guest.read(fstab.PATH) or b"")
+    return tuple(
+        f"{fstab.PATH} mounts {volume.device} at {shown(entry.mountpoint)!r}, which is no plain path: "
+        "the volume is copied, and mounted nowhere for the fix-ups"
+        for entry in entries
+        if (volume := fstab.volume_of(entry, facts)) is not None
+        and entry.mountpoint.startswith("/")
+        and not is_mountpoint(_plain(entry.mountpoint))
+    )
+
+
+def _plain(path: str) -> str:
+    """A mount point as it is mostly spelled; one that leads up or cannot be printed is none."""
+    if not path.isprintable() or ".." in path.split("/"):
+        return ""
+    return "/" + posixpath.normpath(path).lstrip("/") if path.startswith("/") else ""
 
 
 def compose(
@@ -144,7 +195,7 @@ def compose(
     )
     plan = _with_nics_of_its_files(plan, reading)
     plan = _with_boot(plan, xen, reading)
-    return _with_fixups(plan, reading), (*xen.warnings, *warnings)
+    return _with_fixups(plan, reading), (*xen.warnings, *warnings, *_odd_mountpoints(found, reading))
 
 
 def facts_of(plan: Plan) -> Facts:

@@ -12,12 +12,15 @@ from tomlkit.items import Table
 
 from blocksync import locations, own_files
 from blocksync.errors import Usage
+from blocksync.foreign import shown
 from orchestrate.guest import fixup
 from orchestrate.layout import table as layout
+from orchestrate.plan import fields
 from orchestrate.plan.model import FORMAT, Action, Plan, table
 
 _LARGEST = 1024 * 1024
 _READABLE = 0o644
+_LONGEST_WARNING = 2000
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+_.:-]{0,127}")
 _MAKE_AGAIN = "correct the line, or make the plan again with `xen2kvm plan`"
@@ -38,16 +41,22 @@ _COMMENTS = {
 
 
 def dump(plan: Plan, warnings: tuple[str, ...] = ()) -> str:
-    """The plan as TOML text, `warnings` as comments at its head."""
+    """The plan as TOML text, `warnings` as comments at its head. Raises `Usage` for a plan that could not be
+    read back as what it is.
+    """
     document = tomlkit.document()
     for line in _HEADER.splitlines():
         document.add(tomlkit.comment(line))
     for warning in warnings:
-        document.add(tomlkit.comment(f"WARNING: {warning}"))
+        # One line: what follows its end would be no comment.
+        document.add(tomlkit.comment(f"WARNING: {shown(warning, _LONGEST_WARNING)}"))
     document.add(tomlkit.nl())
     for key, value in _without_none(msgspec.to_builtins(plan)).items():
         _add(document, key, value)
-    return re.sub(r"\n{3,}", "\n\n", tomlkit.dumps(document))
+    text = re.sub(r"\n{3,}", "\n\n", tomlkit.dumps(document))
+    if parse(text, f"guest {plan.guest.name}") != plan:
+        raise Usage(f"guest {plan.guest.name}", "has a text that no plan can hold", _MAKE_AGAIN)
+    return text
 
 
 def _without_none(value: Any) -> Any:
@@ -128,6 +137,7 @@ def load(path: Path) -> Plan:
 def parse(text: str, thing: object) -> Plan:
     """A checked plan from TOML text; `thing` names it in errors."""
     try:
+        text.encode()
         plan = msgspec.toml.decode(text, type=Plan)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise Usage(thing, f"is not a plan: {error}", _MAKE_AGAIN) from error
@@ -145,8 +155,10 @@ def _check(plan: Plan, thing: object) -> None:
     for choice in plan.fixup:
         if choice.name not in known:
             raise Usage(thing, f"fixup: {choice.name!r} is not one of {', '.join(known)}", _MAKE_AGAIN)
+    fields.check(plan, thing)
     if plan.xen_host is not None:
-        locations.parse(f"ssh://{plan.xen_host}{plan.root.path}")
+        for volume in plan.volume:
+            locations.parse(f"ssh://{plan.xen_host}{volume.path}")
     layout.check(table(plan), thing)
 
 
@@ -166,7 +178,7 @@ def _check_head(plan: Plan, thing: object) -> None:
         raise Usage(thing, f"boot.expect is not a regular expression: {error}", _MAKE_AGAIN) from error
     for argument in plan.boot.arguments:
         # The arguments go into grub.cfg as they are: no quoting, no variable, no second command.
-        if not re.fullmatch(r"[\w.,:/=+@%-]+", argument):
+        if not re.fullmatch(r"[A-Za-z0-9_.,:/=+@%-]+", argument):
             raise Usage(
                 thing,
                 f"boot.arguments: {argument!r} holds a character that GRUB gives a meaning",

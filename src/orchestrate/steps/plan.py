@@ -7,13 +7,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from blocksync.errors import Refused, Usage
+from blocksync.foreign import shown
 from blocksync.locations import Location
 from orchestrate import source, volumes
 from orchestrate.guest import initramfs, kernels, power_button
 from orchestrate.guest.unmounted import Unmounted
 from orchestrate.hosts import Host, ThisHost
 from orchestrate.layout.table import TableKind
-from orchestrate.plan.compose import Found, Wishes, compose, mountpoints, refuse_unfit, root_device
+from orchestrate.plan.compose import (
+    Found,
+    Wishes,
+    compose,
+    mountpoints,
+    refuse_twins,
+    refuse_unfit,
+    root_device,
+)
 from orchestrate.plan.model import Plan
 from orchestrate.source import Reach
 from orchestrate.xen.disks import Disk
@@ -47,6 +56,9 @@ class Planned:
 
 def run(request: PlanRequest) -> Planned:
     """Make the plan; raises `Usage` or `Refused` for what cannot be migrated."""
+    for path in (request.disk, request.config.path, *request.mapped.values()):
+        if not str(path).isprintable():
+            raise Usage(shown(str(path)), "is a path that no plan can hold", "give it a plain name")
     far = request.config.host
     with source.opened(None if far is None else str(far), request.reach) as volumes_at:
         return _planned(request, volumes_at.host)
@@ -57,6 +69,7 @@ def _planned(request: PlanRequest, host: Host) -> Planned:
     _refuse_unknown_mappings(request, xen)
     found = [_find(host, disk, request.mapped, request.config) for disk in xen.disks]
     refuse_unfit(found, request.overrides)
+    refuse_twins(found)
     root = _root(request, xen, found)
     far = request.config.host
     wishes = Wishes(

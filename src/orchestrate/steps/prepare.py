@@ -6,14 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from blocksync.errors import Differences, Failed
+from blocksync.foreign import shown, shown_lines
 from blocksync.transports.interface import Channel, Transport
 from orchestrate.guest import prepare
 from orchestrate.guest.prepare import Line
-from orchestrate.hosts import FarHost
+from orchestrate.hosts import FarHost, pieces
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _PAUSE = 3.0
 _ENDED_LINK = 255
+# Packages may be fetched over a slow line, and nothing is said meanwhile.
+_MOST_SECONDS, _MOST_SILENCE = 6 * 3600.0, 1800.0
+_MOST_BYTES, _LONGEST_LINE = 4 << 20, 4096
+_MOST_ANSWER = 1 << 20
+_COMPLAINTS = 10
 _STATE = "uname -r; cut -d' ' -f2 /proc/mounts | sort -u; sed -n '2,$s/ .*//p' /proc/swaps"
 """What has to be the same after a reboot: the kernel, what is mounted, and the swap."""
 
@@ -34,7 +40,7 @@ def run(transport: Transport, options: tuple[str, ...], tell: Callable[[Line], N
     channel = transport.run(["sh", "-s", "--", *options])
     try:
         _send(channel, prepare.script().encode())
-        lines = _lines(channel, tell)
+        lines = _lines(channel, f"prepare on {transport.describe()}", tell)
         status = channel.wait(60)
         if status:
             raise _failure(transport, status, channel.stderr_tail())
@@ -52,19 +58,24 @@ def _send(channel: Channel, script: bytes) -> None:
     channel.stdin.close()
 
 
-def _lines(channel: Channel, tell: Callable[[Line], None]) -> tuple[Line, ...]:
-    found = []
-    with open(channel.stdout.fileno(), encoding="utf-8", errors="replace", closefd=False) as output:
-        for printed in output:
-            line = prepare.line(printed)
-            if line is not None:
-                found.append(line)
-                tell(line)
+def _lines(channel: Channel, thing: str, tell: Callable[[Line], None]) -> tuple[Line, ...]:
+    """The script's lines; whatever else is printed is passed over. Raises Failed for a guest that goes on and
+    on.
+    """
+    found, rest = [], b""
+    coming = pieces(channel.stdout, thing, most=_MOST_BYTES, seconds=_MOST_SECONDS, silence=_MOST_SILENCE)
+    for piece in coming:
+        *printed, rest = (rest + piece).split(b"\n")
+        if max(map(len, (*printed, rest))) > _LONGEST_LINE:
+            raise Failed(thing, f"prints a line of more than {_LONGEST_LINE} bytes", "is that the guest?")
+        for line in filter(None, (prepare.line(each.decode(errors="replace")) for each in printed)):
+            found.append(line)
+            tell(line)
     return tuple(found)
 
 
 def _failure(transport: Transport, status: int, complaint: str) -> Failed:
-    last = "".join(each if each.isprintable() or each == "\n" else "?" for each in complaint.strip()[-2000:])
+    last = "; ".join(shown_lines(complaint, _COMPLAINTS))
     if status == _ENDED_LINK:
         return Failed(transport.describe(), f"the connection ended: {last}", "run the same command again")
     return Failed(
@@ -80,6 +91,8 @@ def reboot(connect: Callable[[], Transport], seconds: float, clock: Callable[[],
     Raises `Failed` when it does not come back, `Differences` when its kernel, mounts or swap are others.
     """
     before, state = _ask(connect, f"cat {_BOOT_ID}"), _ask(connect, _STATE)
+    if not state:
+        raise Failed("the guest", "says nothing of its kernel and its mounts", "see what `uname -r` prints")
     began = clock()
     _start_reboot(connect)
     while _boot_id(connect) in {None, before}:
@@ -92,7 +105,7 @@ def reboot(connect: Callable[[], Transport], seconds: float, clock: Callable[[],
         time.sleep(_PAUSE)
     took = clock() - began
     _compare(connect, state, until=began + seconds, clock=clock)
-    return Rebooted(state.splitlines()[0], took)
+    return Rebooted(shown(state.splitlines()[0]), took)
 
 
 def _compare(
@@ -105,9 +118,10 @@ def _compare(
         if not missing:
             return
         if clock() > until:
+            lacking = shown(", ".join(sorted(missing)))
             raise Differences(
                 "the guest after its reboot",
-                f"it lacks {', '.join(sorted(missing))}, which it had before (kernel, mount points, swap)",
+                f"it lacks {lacking}, which it had before (kernel, mount points, swap)",
                 "compare /etc/fstab with /etc/fstab.xen2kvm-before in it, or run prepare --undo",
             )
         time.sleep(_PAUSE)
@@ -117,7 +131,7 @@ def _ask(connect: Callable[[], Transport], line: str) -> str:
     transport = connect()
     host = FarHost(transport)
     try:
-        done = host.run(["sh", "-c", line])
+        done = host.run(["sh", "-c", line], most=_MOST_ANSWER)
         if done.status:
             raise Failed(transport.describe(), done.complaint or f"status {done.status}")
         return done.output.decode(errors="replace").strip()

@@ -57,6 +57,8 @@ def require(
     refuse_torn(job)
     plan, wanted = job.plan, list[Callable[[], object]]()
     wanted.append(lambda: this_host.require_programs(plan, starting=kvm is not None))
+    # What starts the guest with its host is taken away once it is stopped: refuse before that what cannot be.
+    wanted.append(xen.autostart)
     if not handed_over:
         wanted += [this_host.require_root, lambda: this_host.require_place(xml)]
     if kvm is not None:

@@ -52,6 +52,11 @@ def virtual_device(text: str, place: Place) -> VirtualDevice:
     return device
 
 
+def is_name(text: str) -> bool:
+    """Whether `text` is the guest's name of a device: `xvda2`, and neither a number nor a path."""
+    return _NAME.fullmatch(text) is not None
+
+
 def is_virtual_device(text: str) -> bool:
     """Whether `text` has the form of a virtual device."""
     return _read(text) is not None

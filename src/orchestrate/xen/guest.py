@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from blocksync.errors import Usage
+from blocksync.foreign import shown
 from orchestrate.xen import config, xl_listing, xm_listing
 from orchestrate.xen.disks import Disk, read_disk
 from orchestrate.xen.values import HAND_IN, Place, Settings, Value
@@ -21,6 +22,7 @@ _DEFAULT_MEMORY_MIB = 128
 # Loaders that stand in for the kernel and read the guest's own menu; `extra` is their menu's path then.
 _PV_GRUB = re.compile(r"pv-?grub|grub-(i386|x86_64)-xen")
 _ROOT_ARGUMENT = re.compile(r"(?:^|\s)root=(\S+)")
+_LONGEST_WARNING = 1000
 _UNFIT_FOR_A_NAME = re.compile(r"[/\x00-\x1f\x7f]")
 
 
@@ -103,7 +105,7 @@ def describe(settings: Settings, source: str, warnings: tuple[str, ...] = ()) ->
         on_crash=settings.text("on_crash"),
         disks=disks,
         vifs=vifs,
-        warnings=(
+        warnings=_shown(
             *warnings,
             *settings.warnings,
             *name_warnings,
@@ -113,6 +115,11 @@ def describe(settings: Settings, source: str, warnings: tuple[str, ...] = ()) ->
             *vif_warnings,
         ),
     )
+
+
+def _shown(*warnings: str) -> tuple[str, ...]:
+    """They quote the configuration, in which another host's words may be."""
+    return tuple(shown(warning, _LONGEST_WARNING) for warning in warnings)
 
 
 def _text(content: bytes, source: str) -> tuple[str, tuple[str, ...]]:

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from blocksync.errors import Failed, Refused
+from blocksync.foreign import shown, shown_lines
 
 AUTOSTART = "/etc/xen/auto"
 """What xendomains starts with the host."""
@@ -61,6 +62,7 @@ done
 exit 9
 """
 _BUSY = 9
+_LINES_SAID = 8
 _WAIT_SECONDS = 30
 _CREATE_SECONDS = 600.0
 # What libxl and xend say when a device's script was slower than they wait: 40 s for each, 100 s for all.
@@ -113,14 +115,15 @@ for path; do
 done
 exit 0
 """
+# Each field ends in a zero byte, which no name holds.
 _AUTOSTART = """
 real=$(readlink -f "$1")
 for entry in "$3"/*; do
     [ -e "$entry" ] || continue
     if [ -L "$entry" ]; then
-        [ "$(readlink -f "$entry")" = "$real" ] && printf 'link\\t%s\\t%s\\n' "$entry" "$(readlink "$entry")"
+        [ "$(readlink -f "$entry")" = "$real" ] && printf 'link\\0%s\\0%s\\0' "$entry" "$(readlink "$entry")"
     elif grep -Eq "^[[:space:]]*name[[:space:]]*=[[:space:]]*[\\"']$2[\\"']" "$entry"; then
-        printf 'file\\t%s\\t\\n' "$entry"
+        printf 'file\\0%s\\0\\0' "$entry"
     fi
 done
 exit 0
@@ -219,7 +222,8 @@ class Toolstack:
         status, _, said = _text(told).partition("\n")
         if told.status or status != "0":
             kind = SlowDevices if any(words in said for words in _SLOW_SCRIPTS) else Failed
-            raise self._failed(f"create {config}", said.strip() or told.complaint, kind)
+            cause = "; ".join(shown_lines(said, _LINES_SAID)) or told.complaint
+            raise self._failed(f"create {config}", cause, kind)
 
     def destroy(self, name: str) -> None:
         """End the domain as pulling the plug does. Only for an operator who said so."""
@@ -238,13 +242,20 @@ class Toolstack:
 
         Raises `Refused` (guard `autostart`) where a file of its own, no link, does so.
         """
+        told = self._script(_AUTOSTART, config, re.escape(name), AUTOSTART).output
+        fields = told.decode(errors="surrogateescape").split("\0")[:-1]
         links = []
-        for line in _text(self._script(_AUTOSTART, config, re.escape(name), AUTOSTART)).splitlines():
-            kind, path, target = line.split("\t")
-            if kind == "file":
+        for kind, path, target in zip(*[iter(fields)] * 3, strict=True):
+            why = (
+                f"is no link to {config}"
+                if kind == "file"
+                else "has a name that cannot be put back from a file"
+            )
+            # The journal keeps it, as text.
+            if kind == "file" or not _is_text(path + target):
                 raise Refused(
-                    path,
-                    f"starts {name} with its host, and is no link to {config}",
+                    shown(path),
+                    f"starts {name} with its host, and {why}",
                     f"move it out of {AUTOSTART} yourself",
                     guard="autostart",
                 )
@@ -312,13 +323,15 @@ def state_in(listing: str, name: str) -> DomainState | None:
     """The state of `name` in what `list` printed. Raises `Failed` for anything that is no such listing."""
     head, *lines = listing.splitlines() or [""]
     if head.split()[:2] != ["Name", "ID"]:
-        raise Failed("list of domains", f"has no known heading: {head!r}", "is this the Xen host?")
+        raise Failed("list of domains", f"has no known heading: {shown(head)!r}", "is this the Xen host?")
     for line in lines:
         if line.split(maxsplit=1)[:1] != [name]:
             continue
         match = _LINE.fullmatch(line.split(maxsplit=1)[1].strip()) if len(line.split()) > 1 else None
         if match is None or (match[1] is None) is not (match[4] is None):
-            raise Failed("list of domains", f"cannot be understood: {line!r}", "is its format a new one?")
+            raise Failed(
+                "list of domains", f"cannot be understood: {shown(line)!r}", "is its format a new one?"
+            )
         if match[1] is not None:
             return _state(match[4])
     return None
@@ -357,16 +370,16 @@ def _opener(kind: str, rest: str) -> str | None:
         case "open", count if count != "0":
             return f"device mapper counts {count} openers"
         case "process", processes if processes:
-            return f"process {processes}"
+            return shown(f"process {processes}")
         case "loop" | "holder", device:
-            return f"device {device.partition(':')[0]}"
+            return shown(f"device {device.partition(':')[0]}")
     return None
 
 
 def _mounted(mounts: str, devices: dict[str, str]) -> list[Holder]:
     fields = [line.split() for line in mounts.splitlines()]
     return [
-        Holder(devices[words[2]], f"mounted at {words[4]}")
+        Holder(devices[words[2]], shown(f"mounted at {words[4]}"))
         for words in fields
         if len(words) > 4 and words[2] in devices
     ]
@@ -377,7 +390,7 @@ def _backends(lines: str, devices: dict[str, str]) -> list[Holder]:
     for match in filter(None, map(_BACKEND.fullmatch, lines.splitlines())):
         path = devices.get(_decimal(match[3]) if match[2] == "physical-device" else _file(match[3]))
         if path is not None:
-            holders[path, match[1]] = Holder(path, f"backend {match[1]}")
+            holders[path, match[1]] = Holder(path, shown(f"backend {match[1]}"))
     return list(holders.values())
 
 
@@ -393,6 +406,14 @@ def _decimal(device: str) -> str:
 def _file(params: str) -> str:
     """The path in a backend's params, which may open with a driver's name (`aio:/srv/web1.img`)."""
     return "/" + params.partition("/")[2]
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _text(told: Answer) -> str:

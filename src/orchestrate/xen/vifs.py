@@ -4,13 +4,16 @@ Rules: xl-network-configuration(5). Xen-tools writes stray white space and may w
 that do not matter under KVM (rate, backend, netdev ...) are passed over.
 """
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from blocksync.foreign import shown
 from orchestrate.xen.values import Place, Value
 
 _KEYS = frozenset(["mac", "bridge", "ip", "script", "model", "vifname"])
+_BRIDGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@+-]{0,63}")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
@@ -39,7 +42,7 @@ class Vif:
 def read_vif(specification: Value) -> tuple[Vif, tuple[str, ...]]:
     """Read one item of `vif`: text, or a group with the same keys. Also returns warnings.
 
-    Raises `Usage` about the place for a MAC address that is none.
+    Raises `Usage` about the place for a MAC address, an IP address or a bridge that is none.
     """
     place = specification.place
     if isinstance(specification.data, Mapping):
@@ -49,8 +52,8 @@ def read_vif(specification: Value) -> tuple[Vif, tuple[str, ...]]:
         words, strays = _taken_apart(specification.text())
     vif = Vif(
         mac=_mac(words.get("mac", ""), place),
-        bridge=words.get("bridge") or None,
-        ips=tuple(words.get("ip", "").split()),
+        bridge=_bridge(words.get("bridge", ""), place),
+        ips=tuple(_address(word, place) for word in words.get("ip", "").split()),
         script=words.get("script") or None,
         model=words.get("model") or None,
         name=words.get("vifname") or None,
@@ -72,6 +75,22 @@ def _taken_apart(text: str) -> tuple[dict[str, str], list[str]]:
         else:
             strays.append(piece)
     return words, strays
+
+
+def _bridge(text: str, place: Place) -> str | None:
+    if text and not _BRIDGE.fullmatch(text):
+        raise place.wrong(f"{shown(text, 40)!r} is not a bridge's name", "write bridge=NAME, such as xenbr0")
+    return text or None
+
+
+def _address(text: str, place: Place) -> str:
+    try:
+        ipaddress.ip_interface(text)
+    except ValueError:
+        raise place.wrong(
+            f"{shown(text, 40)!r} is not an IP address", "write ip=ADDRESS, or ip=ADDRESS/PREFIX"
+        ) from None
+    return text
 
 
 def _mac(text: str, place: Place) -> str | None:

@@ -8,6 +8,7 @@ from exception_store import FileReader, store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import bounded
 from blocksync.changes import cow_store
 from blocksync.changes.candidates import ListLostError
 
@@ -153,3 +154,52 @@ def test_whatever_a_store_holds_the_answer_is_bounded(tmp_path_factory, damage):
     finally:
         assert reader.pieces <= 1 + 40
     assert all(0 <= start < start + length <= 50 * 512 for start, length in extents.pairs())
+
+
+_ENDLESS = """
+import struct, sys
+from blocksync.changes import cow_store
+from blocksync.changes.candidates import ListLostError
+
+store_size, origin_size, sectors, step = (int(word) for word in sys.argv[1:])
+chunk = sectors * 512
+entries = chunk // 16
+
+def read(offsets, length):
+    # Every area is full, and no entry in it is impossible by itself.
+    if offsets == [0]:
+        return [struct.pack("<4I", 0x70416E53, 1, 1, sectors).ljust(length, b"\\0")]
+    pieces = []
+    for offset in offsets:
+        area = (offset // chunk - 1) // (entries + 1)
+        numbers = range(area * entries, (area + 1) * entries)
+        pairs = (each for n in numbers for each in (n * step, 2 + n + n // entries))
+        pieces.append(struct.pack(f"<{2 * entries}Q", *pairs))
+    return pieces
+
+try:
+    print(cow_store.changed(read, store_size, origin_size).total)
+except ListLostError as lost:
+    print(lost)
+"""
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ((2**60, 40 * 2**20, 8, 1), "past the end"),
+        ((2**60, 40 * 2**20, 8, 0), "twice"),
+        ((2**60, 2**40, 8, 2**20), "past the end"),
+        ((2**60, 2**62, 128, 1), "would be of 70368744177664 chunks"),
+    ],
+    ids=["past the end", "one again and again", "far apart", "of a huge origin"],
+)
+def test_a_list_takes_memory_as_its_volume_does_whatever_its_store_says(sizes, said):
+    assert said in bounded.run(_ENDLESS, *sizes, memory=1 << 30, seconds=60)
+
+
+def test_a_list_that_is_too_long_to_save_time_is_lost(monkeypatch, listed):
+    monkeypatch.setattr(cow_store, "_MOST_ENTRIES", 500)
+    assert listed(store(range(200))) != []
+    with pytest.raises(ListLostError, match="longer than"):
+        listed(store(range(600)))

@@ -1,5 +1,6 @@
 """What a far end says before a pass: other protocols, numbers and texts that no device has."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from blocksync import agent, remote
 from blocksync.errors import BlocksyncError, Failed, Refused, Usage
 from blocksync.hashes import BLAKE3
 from blocksync.passes import PassRequest
+from blocksync.remote import far_end
 from blocksync.transports.local import Local
 from blocksync.wire.conversation import say
 from blocksync.wire.link import Link
@@ -126,3 +128,23 @@ def test_only_what_nobody_can_make_collide_stands_in_for_blake3(
     lie(Hello, hashes=("md5", "sha256"))
     request = replace(request, hash=BLAKE3)
     assert remote.run(request, far="source", transport=PlayedTransport()).bytes_changed == 0
+
+
+@pytest.mark.parametrize(
+    "begin",
+    ["", r"\000BSWIRE1", r"\000BSLOAD1", r"\000BSWIRE1\001"],
+    ids=["nothing", "greeting", "loader", "hello"],
+)
+def test_a_far_end_that_drips_is_given_up_before_it_introduced_itself(
+    image: Callable[[str, int], Path], monkeypatch: pytest.MonkeyPatch, begin: str
+) -> None:
+    monkeypatch.setattr(far_end, "PATIENCE_AT_FIRST", 0.5)
+    # A link that is closed here needs as long for its last words.
+    monkeypatch.setattr(far_end, "_END_SECONDS", 0.2)
+    drip = f"printf '{begin}'; while :; do printf '\\000'; sleep 0.1; done"
+    transport = Local(prefix=("sh", "-c", drip, "sh"))
+    request = PassRequest(source=image("source", MIB), target=image("target", MIB))
+    began = time.monotonic()
+    with pytest.raises(Failed):
+        remote.run(request, far="source", transport=transport)
+    assert time.monotonic() - began < 10

@@ -204,3 +204,24 @@ def test_it_speaks_the_same_numbers_as_the_native_end() -> None:
     for name in shared:
         assert getattr(portable_agent, name) == getattr(frames, name)
     assert portable_agent.HEADER.format == frames.HEADER.format
+
+
+@pytest.mark.parametrize("python", pythons(), ids=str)
+def test_a_file_in_the_folder_of_the_login_is_no_module_of_pythons_own(tmp_path: Path, python: Path) -> None:
+    programs, login = tmp_path / "programs", tmp_path / "login"
+    for folder in (programs, login):
+        folder.mkdir()
+    (programs / "python3").symlink_to(python)
+    for module in ("struct", "zlib", "os", "json", "hashlib", "threading", "sitecustomize", "usercustomize"):
+        (login / f"{module}.py").write_text(f"open({str(login / 'ran')!r}, 'a').write({module!r})\n")
+    done = subprocess.run(
+        bootstrap.argv(),
+        input=bootstrap.program() + frames.GREETING,
+        capture_output=True,
+        cwd=login,
+        env={"PATH": str(programs), "PYTHONPATH": str(login), "HOME": str(login)},
+        timeout=30,
+        check=False,
+    )
+    assert done.stdout.startswith(frames.LOADER_GREETING + frames.GREETING), done.stderr
+    assert not (login / "ran").exists()

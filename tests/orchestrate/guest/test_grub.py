@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from guest_files import Files
 
-from blocksync.errors import Refused
+from blocksync.errors import Failed, Refused
 from orchestrate.guest import grub, grub_image
 from orchestrate.guest.edit import Edited
 from orchestrate.guest.grub import Booting
@@ -79,3 +79,40 @@ def test_the_modules_come_with_the_lists_that_name_grubs_commands():
     names = set(grub_image.modules())
     assert {"normal.mod", "linux.mod", "command.lst", "moddep.lst"} <= names
     assert all(Path(name).suffix in {".mod", ".lst"} for name in names)
+
+
+HOSTILE = [
+    "$root",
+    "a;reboot",
+    "a b",
+    "{x}",
+    "it's",
+    '"',
+    "a\\b",
+    "é",
+    "#x",
+    "$(x)",
+    "a|b&c<d>e",
+    "`",
+    "",
+    "!",
+    "'" * 5,
+]
+
+
+@pytest.mark.parametrize("word", HOSTILE)
+def test_grub_reads_every_word_back_as_it_is_and_nothing_more(word, tmp_path):
+    booting = Booting(root_uuid=word, boot_uuid=word, boot_prefix=word, arguments=(word,), title=word)
+    kernel = Kernel(word, f"/boot/{word}", f"/boot/{word}")
+    script = tmp_path / "grub.cfg"
+    script.write_text(grub.config(booting, [kernel]) + grub.early_config(booting))
+    subprocess.run(["grub-script-check", str(script)], check=True)
+    # What GRUB and sh say of single quotes is the same.
+    line = f"printf %s {grub.quoted(word)}"
+    assert subprocess.run(["sh", "-c", line], check=True, capture_output=True).stdout.decode() == word
+
+
+@pytest.mark.parametrize("word", ["a\nreboot", "a\r", "\x1b", "\0", "\u2028", "\udce4"])
+def test_what_no_quotes_hold_is_not_written_for_grub(word):
+    with pytest.raises(Failed, match="cannot be written into"):
+        grub.quoted(word)

@@ -1,13 +1,20 @@
 """What an initramfs holds, read from archives that cpio and the real compressors made."""
 
+import bz2
+import gzip
+import lzma
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+import zstandard
 from chroot_guest import VERSION, initramfs
 from guest_files import Files
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+import bounded
 from orchestrate.guest.initramfs import modules, names, warnings
 from orchestrate.guest.kernels import Kernel
 
@@ -109,3 +116,94 @@ def test_what_cannot_be_read_is_said_to_be_unknown(image):
 def test_files_inside_a_file_system_image_are_said_to_be_unknown(tmp_path):
     (warning,) = said(archive(tmp_path, "init", "squashfs-root.img"))
     assert "unknown" in warning
+
+
+def member(
+    name: bytes, content: bytes = b"", size: bytes | None = None, length: bytes | None = None
+) -> bytes:
+    """One file of an archive; `size` and `length` (of its name) as given, where they lie."""
+    size = b"%08X" % len(content) if size is None else size
+    length = b"%08X" % (len(name) + 1) if length is None else length
+    head = b"070701" + b"0" * 48 + size + b"0" * 32 + length + b"0" * 8 + name + b"\0"
+    return head + bytes(-len(head) % 4) + content + bytes(-len(content) % 4)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        member(b"a", size=b"-0000070"),
+        member(b"a", size=b"+0000001"),
+        member(b"a", size=b"0x000001"),
+        member(b"a", size=b"0000_001"),
+        member(b"a", size=b"       1"),
+        member(b"a", length=b"-000006E"),
+        member(b"a", length=b"00400000") + bytes(4 << 20),
+        member(b"a", size=b"FFFFFFFF"),
+    ],
+    ids=["back", "plus", "0x", "underscore", "blanks", "back by its name", "name of 4 MiB", "size of 4 GiB"],
+)
+def test_a_number_in_an_archive_leads_on_and_nowhere_else(image):
+    with pytest.raises(ValueError, match=r"its archive"):
+        names(image)
+
+
+_NAMES_OF = """
+import sys
+from orchestrate.guest.initramfs import names
+try:
+    print(len(names(open(sys.argv[1], "rb").read())))
+except ValueError as error:
+    print(error)
+"""
+
+
+def gibibyte_of_zeros() -> bytes:
+    """A member of 1.5 GiB, in 100 KiB."""
+    packing, zeros = zstandard.ZstdCompressor().compressobj(), bytes(1 << 20)
+    head = packing.compress(member(b"a", size=b"60000000"))
+    return b"".join([head, *(packing.compress(zeros) for _ in range(1100)), packing.flush()])
+
+
+BOMBS = {
+    "200000 names": (lambda: gzip.compress(member(b"a") * 200_000, 1), "more than 131072 names"),
+    "1.5 GiB": (gibibyte_of_zeros, "larger than 1 GiB"),
+    "a dictionary of 1.5 GiB": (lambda: b"]\0\0\0\x60" + b"\xff" * 8 + bytes(64), "cannot be decompressed"),
+    "a window of 1 GiB": (lambda: b"\x28\xb5\x2f\xfd\0\xa0" + bytes(64), "cannot be decompressed"),
+    "zeros": (lambda: bz2.compress(bytes(50 << 20)), "holds no archive"),
+    "compressed twice": (lambda: gzip.compress(gzip.compress(member(b"a"))), "archive ends too early"),
+    "a block of lz4 that is none": (lambda: b"\x02\x21\x4c\x18\xff\0\0\0" + b"\xff" * 255, "decompressed"),
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_an_initramfs_takes_neither_memory_nor_time(tmp_path, kind):
+    bomb, cause = BOMBS[kind]
+    image = tmp_path / "initrd"
+    image.write_bytes(bomb())
+    assert cause in bounded.run(_NAMES_OF, image, memory=1 << 30, seconds=40)
+
+
+@settings(deadline=1000, max_examples=150)
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=300),
+            st.builds(
+                member,
+                st.binary(max_size=20),
+                st.binary(max_size=20),
+                st.one_of(st.none(), st.binary(min_size=8, max_size=8)),
+                st.one_of(st.none(), st.binary(min_size=8, max_size=8)),
+            ),
+            st.sampled_from([gzip.compress(member(b"a")), lzma.compress(member(b"b")), bytes(513)]),
+        ),
+        max_size=6,
+    ).map(b"".join)
+)
+def test_whatever_an_initramfs_holds_ends_in_names_or_in_a_reason(image):
+    try:
+        found = names(image)
+    except ValueError as error:
+        assert str(error)
+    else:
+        assert 0 < len(found) <= len(image)

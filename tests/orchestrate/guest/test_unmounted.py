@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
+import bounded
 from blocksync.errors import Failed
 from orchestrate.guest.unmounted import Unmounted
-from orchestrate.hosts import MISSING, Done, ThisHost
+from orchestrate.hosts import MISSING, MOST_BYTES, Done, ThisHost
 
 
 class WithoutGrub(ThisHost):
     """A Xen host of old: e2fsprogs, no grub-fstest."""
 
-    def run(self, argv: Sequence[str]) -> Done:
-        return Done(MISSING, b"", "") if argv[0] == "grub-fstest" else super().run(argv)
+    def run(self, argv: Sequence[str], *, most: int = MOST_BYTES) -> Done:
+        return Done(MISSING, b"", "") if argv[0] == "grub-fstest" else super().run(argv, most=most)
 
 
 HOSTS = {"grub-fstest": ThisHost(), "debugfs": WithoutGrub()}
@@ -124,3 +125,104 @@ def write_until(folder: Path, ended: threading.Event) -> None:
                 os.fsync(stream.fileno())
         if number % 7 == 0:
             (folder / f"file{number * 3 % 200}").unlink(missing_ok=True)
+
+
+_READ = """
+import resource, sys
+from pathlib import Path
+from blocksync.errors import Failed
+from orchestrate.guest.unmounted import Unmounted
+from orchestrate.hosts import MISSING, MOST_BYTES, Done, ThisHost
+
+class WithoutGrub(ThisHost):
+    def run(self, argv, *, most=MOST_BYTES):
+        return Done(MISSING, b"", "") if argv[0] == "grub-fstest" else super().run(argv, most=most)
+
+guest = Unmounted(WithoutGrub() if sys.argv[1] == "debugfs" else ThisHost(), {"/": Path(sys.argv[2])})
+try:
+    print(getattr(guest, sys.argv[4])(sys.argv[3]))
+except Failed as error:
+    print(error)
+"""
+
+
+@pytest.fixture(params=["ext3", "ext4"])
+def sparse(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A small volume with files that say to be huge."""
+    image, tree = tmp_path / "sparse.img", tmp_path / "sparse"
+    (tree / "boot").mkdir(parents=True)
+    for name in ("fstab", "boot/initrd"):
+        with (tree / name).open("wb") as file:
+            file.write(b"begins\n")
+            file.truncate(1 << 40)
+    (tree / "hole").touch()
+    os.truncate(tree / "hole", 20 << 20)
+    image.touch()
+    os.truncate(image, 16 << 20)
+    subprocess.run([f"mkfs.{request.param}", "-q", "-d", tree, image], check=True, capture_output=True)
+    return image
+
+
+@pytest.mark.parametrize(("path", "how"), [("/fstab", "read"), ("/hole", "read"), ("/boot/initrd", "image")])
+def test_a_sparse_file_of_a_guest_costs_nothing_and_is_an_error(sparse, host, path, how):
+    said = bounded.run(_READ, host, sparse, path, how, memory=1 << 30, seconds=30)
+    assert "is larger than" in said or "cannot be read" in said
+
+
+@pytest.fixture
+def damaged(volumes: dict[str, Path]) -> Path:
+    """The root with an fstab, and a folder /srv, whose blocks lie beyond the end of the volume."""
+    for path in ("/etc/fstab", "/srv"):
+        argv = ["debugfs", "-w", "-R", f"set_inode_field {path} block[5] 0x0fffffff", volumes["/"]]
+        subprocess.run(argv, check=True, capture_output=True)
+    return volumes["/"]
+
+
+@pytest.mark.parametrize("path", ["/etc/fstab", "/link", "/folder/fstab", "/srv/hidden"])
+def test_a_file_that_cannot_be_read_is_an_error_and_not_an_absent_one(damaged, host, path):
+    with pytest.raises(Failed, match="cannot be read"):
+        Unmounted(HOSTS[host], {"/": damaged}).read(path)
+
+
+def test_a_folder_that_cannot_be_read_is_an_error_and_not_an_empty_one(damaged, host):
+    guest = Unmounted(HOSTS[host], {"/": damaged})
+    with pytest.raises(Failed, match=r"/srv .*cannot be read"):
+        guest.names("/srv")
+    assert guest.names("/boot") == ("vmlinuz-1",)
+
+
+def test_a_folder_of_which_a_part_cannot_be_read_is_an_error(tmp_path, host):
+    tree, image = tmp_path / "tree", tmp_path / "many.img"
+    (tree / "many").mkdir(parents=True)
+    for number in range(200):
+        (tree / "many" / f"a-name-that-fills-blocks-{number}").touch()
+    image.touch()
+    os.truncate(image, 16 << 20)
+    subprocess.run(["mkfs.ext3", "-q", "-b", "1024", "-d", tree, image], check=True, capture_output=True)
+    spoil = ["debugfs", "-w", "-R", "set_inode_field /many block[3] 0x0fffffff", image]
+    subprocess.run(spoil, check=True, capture_output=True)
+    with pytest.raises(Failed, match="cannot be read"):
+        Unmounted(HOSTS[host], {"/": image}).names("/many")
+
+
+def test_debugfs_is_asked_about_names_with_blanks_and_quotes(tmp_path):
+    names = ["Wired connection 1", 'the "one"', "b\udce4r", "tab", "#x", "a\\b"]
+    _ext4(tmp_path / "odd.img", tmp_path / "odd", {f"etc/{name}": f"{name!a}" for name in names})
+    guest = Unmounted(HOSTS["debugfs"], {"/": tmp_path / "odd.img"})
+    assert set(names) <= set(guest.names("/etc"))
+    assert [guest.read(f"/etc/{name}") for name in names] == [f"{name!a}".encode() for name in names]
+
+
+def test_a_name_that_debugfs_cannot_be_asked_about_is_an_error_and_not_an_empty_file(tmp_path):
+    _ext4(tmp_path / "odd.img", tmp_path / "odd", {"etc/a\tb": "content"})
+    guest = Unmounted(HOSTS["debugfs"], {"/": tmp_path / "odd.img"})
+    with pytest.raises(Failed, match="debugfs cannot be asked about such a name"):
+        guest.read("/etc/a\tb")
+
+
+def test_a_long_link_is_followed_as_a_short_one(tmp_path, host):
+    name = "n" * 100
+    _ext4(tmp_path / "long.img", tmp_path / "long", {name: "there"})
+    link = ["debugfs", "-w", "-R", f"symlink far /{name}", tmp_path / "long.img"]
+    subprocess.run(link, check=True, capture_output=True)
+    assert Unmounted(HOSTS[host], {"/": tmp_path / "long.img"}).read("/far") == b"there"

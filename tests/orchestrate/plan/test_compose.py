@@ -14,7 +14,7 @@ from guest_files import Files
 from blocksync.errors import Refused, Usage
 from orchestrate.layout.table import TableKind
 from orchestrate.plan import file
-from orchestrate.plan.compose import Found, Wishes, compose, refuse_unfit, root_device
+from orchestrate.plan.compose import Found, Wishes, compose, refuse_twins, refuse_unfit, root_device
 from orchestrate.volumes import Signature
 from orchestrate.xen.guest import read_guest
 
@@ -162,3 +162,69 @@ def test_unknown_bytes_are_copied_if_the_operator_says_so():
 def test_an_override_that_no_plan_knows_is_named():
     with pytest.raises(Usage, match="--override mounted"):
         refuse_unfit([], frozenset({"mounted"}))
+
+
+UUID = "00000000-0000-4000-8000-000000000001"
+
+
+def volume(
+    device: str, filesystem: str = "ext4", uuid: str | None = UUID, member: str | None = None
+) -> Found:
+    signature = Signature(filesystem=filesystem, uuid=uuid, member=member)
+    return Found(
+        device=device, source=f"/dev/vg0/{device}", path=f"/dev/vg0/{device}", size=GIB, signature=signature
+    )
+
+
+@pytest.mark.parametrize(
+    ("filesystem", "way_out"),
+    [
+        ("ext4", "tune2fs -U random /dev/vg0/xvda3"),
+        ("xfs", "xfs_admin -U generate /dev/vg0/xvda3"),
+        ("btrfs", "btrfstune -u /dev/vg0/xvda3"),
+        ("swap", "swaplabel -U"),
+        ("crypto_LUKS", "another UUID"),
+    ],
+)
+def test_two_volumes_of_one_uuid_are_refused_with_the_way_out(filesystem, way_out):
+    twins = [volume("xvda2"), volume("xvda3", filesystem, UUID.upper())]
+    with pytest.raises(Refused, match="one is a copy") as refused:
+        refuse_twins(twins)
+    assert refused.value.guard == "uuid-twice"
+    assert way_out in refused.value.way_out
+
+
+def test_the_volumes_of_one_file_system_share_its_uuid_and_are_no_twins():
+    refuse_twins([volume("xvda2", "btrfs", member="a"), volume("xvda3", "btrfs", member="b")])
+    refuse_twins([volume("xvda2", uuid=None), volume("xvda3", uuid=None)])
+    with pytest.raises(Refused):
+        refuse_twins([volume("xvda2", "btrfs", member="a"), volume("xvda3", "btrfs", member="a")])
+
+
+@pytest.mark.parametrize(
+    ("written", "mountpoint"),
+    [
+        ("/srv/", "/srv"),
+        ("//srv//data", "/srv/data"),
+        ("/srv/./data", "/srv/data"),
+        (r"/with\040blank", "/with blank"),
+        ("/[/x]", "/[/x]"),
+        (r"/srv\033]0;PWNED\007", None),
+        (r"/srv\012x", None),
+        (r"/srv\000x", None),
+        ("/srv/../etc", None),
+        (r"/\342\200\256", None),
+    ],
+)
+def test_a_mount_point_of_fstab_is_plain_or_none_with_a_warning(tmp_path, written, mountpoint):
+    (tmp_path / "web1.cfg").write_text(
+        CONFIG.format(root="/dev/xvda2", disks="'phy:vg0/a,xvda2,w','phy:vg0/b,xvda3,w'")
+    )
+    found = [volume("xvda2"), volume("xvda3", uuid=None)]
+    fstab = f"/dev/xvda2 / ext4 defaults 0 1\n/dev/xvda3 {written} ext4 defaults 0 2\n"
+    xen, reading = read_guest(tmp_path / "web1.cfg"), Files({**KERNEL, "/etc/fstab": fstab})
+    plan, warnings = compose(xen, found, Wishes(disk="/dev/vg1/web1"), root="xvda2", reading=reading)
+    assert file.parse(file.dump(plan, warnings), "web1.toml").volume[1].mountpoint == mountpoint
+    said = [each for each in warnings if "/etc/fstab" in each]
+    assert bool(said) is (mountpoint is None)
+    assert all(each.isprintable() for each in said)

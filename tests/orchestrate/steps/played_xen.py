@@ -14,7 +14,7 @@ from blocksync.extents import Extents
 from blocksync.passes import PassReport, PassRequest
 from blocksync.progress import Report
 from blocksync.remote import Part
-from orchestrate.hosts import Done, HostLost
+from orchestrate.hosts import MOST_BYTES, Done, HostLost
 from orchestrate.source import Here
 
 GROUP = "vg0"
@@ -91,7 +91,7 @@ class PlayedXen:
     def describe(self) -> str:
         return "the played host"
 
-    def run(self, argv: Sequence[str]) -> Done:
+    def run(self, argv: Sequence[str], *, most: int = MOST_BYTES) -> Done:
         status, output = self.step(lambda: self._answer(list(argv)))
         return Done(status, b"" if status else output, output.decode() if status else "")
 
