@@ -37,10 +37,10 @@ _REACHED_AGAIN = "see that the host is up and reached again, then run the same c
 # What the command prints goes straight on, and ends at a mark that nobody can know before; then come its
 # status, what it complained, and the mark again. PATH is changed in a subshell, so it does not grow; and what
 # a tool says is compared with what it says in English.
-_ASKED = """{ said=$(PATH=$PATH:%(sbin)s
-{ LC_ALL=C %(command)s; } 2>&1 >&3 3>&- </dev/null); status=$?; } 3>&1
-printf '%%s%%s\\n%%s\\n%%s\\n' %(mark)s "$status" "$said" %(mark)s
-"""
+_ASKED = (
+    "{ said=$(PATH=$PATH:%(sbin)s; { LC_ALL=C %(command)s; } 2>&1 >&3 3>&- </dev/null); status=$?; } 3>&1\n"
+    'printf \'%%s%%s\\n%%s\\n%%s\\n\' %(mark)s "$status" "$said" %(mark)s\n'
+)
 
 
 class HostLost(Failed):
