@@ -76,7 +76,7 @@ def test_one_wrong_byte_anywhere_means_a_full_compare_with_a_message(job: Job, a
     assert job.sync().notes == ()
 
 
-@pytest.mark.parametrize("length", [0, 3, 4000, 4096, 8200, 12288 + 16])
+@pytest.mark.parametrize("length", [0, 4096, 8200, 12288 + 16])
 def test_a_file_cut_short_means_a_full_compare_with_a_message(job: Job, length: int) -> None:
     os.truncate(job.digests, length)
     assert "torn" in job.sync().notes[0]
