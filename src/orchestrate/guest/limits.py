@@ -19,7 +19,7 @@ def limited(host: Host) -> Host:
     """`host`, if it is this one, with limits on all that it runs: bytes and seconds, no file written, no
     other user become. Another host may lack the programs for that.
     """
-    return _Limited() if isinstance(host, ThisHost) else host
+    return _Limited() if type(host) is ThisHost else host
 
 
 class _Limited(ThisHost):
