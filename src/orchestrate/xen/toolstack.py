@@ -246,12 +246,8 @@ class Toolstack:
         fields = told.decode(errors="surrogateescape").split("\0")[:-1]
         links = []
         for kind, path, target in zip(*[iter(fields)] * 3, strict=True):
-            why = (
-                f"is no link to {config}"
-                if kind == "file"
-                else "has a name that cannot be put back from a file"
-            )
-            # The journal keeps it, as text.
+            # The journal keeps a link's name, as text.
+            why = f"is no link to {config}" if kind == "file" else "has a name that is no UTF-8"
             if kind == "file" or not _is_text(path + target):
                 raise Refused(
                     shown(path),

@@ -258,7 +258,25 @@ def test_restore_leaves_a_folder_that_the_guest_has_come_to_use(tree, root):
     assert [path.name for path in (root / "new").iterdir()] == ["theirs"]
 
 
-@pytest.mark.parametrize("record", [b"[1]\n", b"{\n", b'{"path": 1}\n', b"\xff\n", b"[" * 100000 + b"\n"])
+CHANGE = b'{"change": "created", "path": "/etc/%s", "kept": "%s", "reason": ""}\n'
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"[1]\n",
+        b"{\n",
+        b'{"path": 1}\n',
+        b"\xff\n",
+        b"[" * 100000 + b"\n",
+        CHANGE % (b"a\\u0000b", b""),
+        CHANGE % (b"a", b"/etc/\\u0000"),
+        CHANGE % (b"\\ud800", b""),
+        CHANGE % (b"x" * 5000, b""),
+        CHANGE.replace(b"created", b"\\u001b[2J") % (b"a", b""),
+        CHANGE.replace(b"/etc/", b"") % (b"a", b""),
+    ],
+)
 def test_a_record_that_is_not_ours_is_an_error_and_nothing_is_written(tree, root, record):
     (root / RECORD[1:]).write_bytes(record)
     before = snapshot(root)

@@ -195,3 +195,31 @@ def test_autostart_links_go_and_come_back_as_they_were(xl: Path, monkeypatch: py
     (auto / "copy").write_text(config.read_text())
     with pytest.raises(Refused, match="is no link"):
         found().autostart(str(config), "web1")
+
+
+@pytest.mark.parametrize("name", ["with\ttab", "with\nline", "with blank", "é", "-x", "'"])
+def test_an_autostart_link_may_have_any_name(xl: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    auto, config = xl / "auto", xl / "web1.cfg"
+    auto.mkdir()
+    config.write_text("name = 'web1'\n")
+    (auto / name).symlink_to("../web1.cfg")
+    monkeypatch.setattr(toolstack, "AUTOSTART", str(auto))
+    links = found().autostart(str(config), "web1")
+    assert links == (AutostartLink(str(auto / name), "../web1.cfg"),)
+    found().unlink(links)
+    assert list(auto.iterdir()) == []
+    found().link(links)
+    assert found().autostart(str(config), "web1") == links
+
+
+def test_an_autostart_link_whose_name_no_journal_holds_is_refused(
+    xl: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    auto, config = xl / "auto", xl / "web1.cfg"
+    auto.mkdir()
+    config.write_text("name = 'web1'\n")
+    (auto / "b\udce4r").symlink_to("../web1.cfg")
+    monkeypatch.setattr(toolstack, "AUTOSTART", str(auto))
+    with pytest.raises(Refused, match="has a name that is no UTF-8") as refused:
+        found().autostart(str(config), "web1")
+    assert refused.value.guard == "autostart"
