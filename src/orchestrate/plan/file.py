@@ -22,7 +22,7 @@ from orchestrate.plan.model import FORMAT, Action, Plan, table
 _LARGEST = 1024 * 1024
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _NAME = re.compile(r"(?=.{1,128}$)(?=.*[^0-9])[A-Za-z0-9]([A-Za-z0-9 +_.:,@()#-]*[A-Za-z0-9+_.:,@()#-])?")
-_XEN_NAME = re.compile(r"(?=.{1,1024}$)(?=.*[^0-9])[^\s/-]([^/]*[^\s/])?")
+_XEN_NAME = re.compile(r"(?=.*[^0-9])[^\s/-]([^/]*[^\s/])?")
 _MAKE_AGAIN = "correct the line, or make the plan again with `xen2kvm plan`"
 
 _HEADER = """\

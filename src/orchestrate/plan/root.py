@@ -63,7 +63,7 @@ def _required(thing: str, named: GuestVolume | None, found: Sequence[Found], cau
         return named.device
     holds = "no known file system" if named.filesystem == "unknown" else named.filesystem
     raise Refused(
-        thing, f"is {named.device}, which holds {holds} and can be no root", _way_out(fitting), guard=GUARD
+        thing, f"names {named.device}, which holds {holds}: that is no root", _way_out(fitting), guard=GUARD
     )
 
 

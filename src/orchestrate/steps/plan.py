@@ -248,7 +248,13 @@ def _target_size(target: Path, found: list[Found]) -> int | None:
                 guard="same-device",
             )
         guards.not_the_source(measure(Path(volume.path)), disk, 0, disk.size)
-    guards.not_in_use(disk)
+    try:
+        guards.not_in_use(disk)
+    except Refused as used:
+        # Whether to write all the same is a question for `sync`.
+        raise Refused(
+            used.thing, used.cause, "release it, or name another --disk", guard=used.guard
+        ) from used
     return volumes.size(ThisHost(), target)
 
 

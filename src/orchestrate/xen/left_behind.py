@@ -20,7 +20,9 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_OFF = frozenset(["", "0", "false", "no", "off", "none", "default", "<default>", "<unknown>", "(null)", "[]"])
+_OFF = frozenset(
+    ["", "0", "false", "no", "off", "none", "default", "disabled", "<default>", "<unknown>", "(null)"]
+)
 
 CARRIED = _words("""name memory vcpus disk vif root extra cmdline bootloader type builder localtime""")
 """Settings that the plan is made of. `memory`, `vcpus` and the like go into it as they are."""
@@ -28,7 +30,7 @@ CARRIED = _words("""name memory vcpus disk vif root extra cmdline bootloader typ
 XENS_OWN = _words(
     """
     kernel ramdisk uuid device_model device_model_version device_model_override device_model_user
-    device_model_stubdomain_override device_model_stubdomain_seclabel device_model_args device_model_args_pv
+    device_model_stubdomain_override device_model_args device_model_args_pv
     device_model_args_hvm dm_restrict dm_kernel_path dm_memkb stubdomain_kernel stubdomain_cmdline
     stubdomain_ramdisk stubdomain_memory pae acpi apic nx hap oos viridian hpet vpt_align timer_mode
     nestedhvm nested_hvm altp2m altp2mhvm xen_platform_pci suppress_spurious_page_faults shadow_memory
@@ -81,7 +83,7 @@ def _because(reason: str, names: str, nothing: frozenset[str] = _OFF) -> dict[st
 
 
 # A list of processors may be "0".
-_ANY = frozenset(["", "all", "[]", "<default>", "(null)"])
+_ANY = frozenset(["", "all", "<default>", "(null)"])
 
 REASONS: dict[str, _Reason] = {
     **_because(_HARDWARE, "pci irq irqs ioports iomem dtdev gfx_passthru"),

@@ -105,13 +105,13 @@ class Value:
 
     def shown(self) -> str:
         """The value in one line for a message, cut where it is long."""
-        return shown(self._written(), _MOST_SHOWN)
+        return shown(self._written(", "), _MOST_SHOWN)
 
-    def _written(self) -> str:
+    def _written(self, between: str) -> str:
         if isinstance(self.data, tuple):
-            return f"[{', '.join(item._written() for item in self.data)}]"
+            return between.join(item._written(" ") for item in self.data)
         if isinstance(self.data, Mapping):
-            return f"[{', '.join(f'{name}={item._written()}' for name, item in self.data.items())}]"
+            return between.join(f"{name}={item._written(' ')}" for name, item in self.data.items())
         return str(self.data)
 
     def fields(self) -> Mapping[str, "Value"]:
