@@ -44,20 +44,20 @@ def chosen(xen: XenGuest, guest: Reading, facts: Facts, added: Sequence[str]) ->
         else:
             given = f"{entry.arguments} {given}".strip()
     told += [_left(word, reason) for word, reason in kernel_arguments.xens(given)]
-    words = []
-    for word in _WORD.findall(kernel_arguments.for_kvm(given, facts)):
+    kept = []
+    for word in _WORD.findall(given):
         # The kernel itself takes the quotes off.
         plain = word.replace('"', "")
         if _OF_THE_LOADER.fullmatch(plain):
             continue
         if SPEAKABLE.fullmatch(plain):
-            words.append(plain)
+            kept.append(plain)
         else:
             reason = (
                 "GRUB gives one of its characters a meaning; put it into the guest's own settings instead"
             )
             told.append(_left(word, reason))
-    words += [word for word in added if word not in words]
+    words = kernel_arguments.for_kvm(" ".join(kept), facts, added).split()
     return Arguments(tuple(words), tuple(told))
 
 

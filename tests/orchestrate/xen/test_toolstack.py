@@ -195,3 +195,15 @@ def test_autostart_links_go_and_come_back_as_they_were(xl: Path, monkeypatch: py
     (auto / "copy").write_text(config.read_text())
     with pytest.raises(Refused, match="is no link"):
         found().autostart(str(config), "web1")
+
+
+def test_a_name_with_blanks_is_found_and_mistaken_for_no_other():
+    head = "Name                  ID   Mem VCPUs\tState\tTime(s)\n"
+    listing = (
+        head
+        + "Domain-0               0  1024     2     r-----   10.0\n"
+        + "Web Server 2           7   256     1     -b----    1.5\n"
+    )
+    assert state_in(listing, "Web Server 2") is DomainState.RUNNING
+    assert state_in(listing, "Web Server") is None
+    assert state_in(listing, "Web") is None
