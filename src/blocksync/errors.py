@@ -4,7 +4,7 @@ This is the one table of exit codes; both commands use it and `docs/runbook.md` 
 An error says three things: the thing it is about, the cause, and the way out.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 
@@ -63,20 +63,6 @@ class Refused(BlocksyncError):
     def __init__(self, thing: object, cause: str, way_out: str = "", *, guard: str) -> None:
         super().__init__(thing, cause, way_out)
         self.guard = guard
-
-
-class Findings(Refused):
-    """Several things at once stand in the way of what was asked for. Nothing was written."""
-
-    def __init__(self, thing: object, found: Sequence[BlocksyncError]) -> None:
-        lines = (
-            f"- {each.thing}: {each.cause}" + (f"\n  way out: {each.way_out}" if each.way_out else "")
-            for each in found
-        )
-        cause = f"{len(found)} things stand in the way:\n" + "\n".join(lines)
-        guards = [each.guard for each in found if isinstance(each, Refused)]
-        super().__init__(thing, cause, guard=",".join(guards))
-        self.found = tuple(found)
 
 
 class Differences(BlocksyncError):

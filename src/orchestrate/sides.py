@@ -61,7 +61,7 @@ class XenSide:
 
     def runs(self) -> bool:
         """Whether the hypervisor has the guest, in whatever state."""
-        return self.tools is not None and self.tools.state(self.plan.guest.name) is not None
+        return self.tools is not None and self.tools.state(self.plan.guest.on_xen) is not None
 
     def require_absent(self) -> None:
         """Raise `Refused` (guard `runs-on-xen`) if the hypervisor has the guest."""
@@ -78,7 +78,7 @@ class XenSide:
 
         Raises `Refused` (guard `still-running`), with the guest running, when it does not stop in time.
         """
-        name = self.plan.guest.name
+        name = self.plan.guest.on_xen
         if self.tools is None or self.tools.state(name) is None:
             return
         if not _stopped(self.tools.shutdown, self.tools.destroy, name, seconds, asking):
@@ -115,7 +115,7 @@ class XenSide:
         """The links that start the guest with its Xen host."""
         if self.tools is None or self.plan.config is None:
             return ()
-        return self.tools.autostart(self.plan.config, self.plan.guest.name)
+        return self.tools.autostart(self.plan.config, self.plan.guest.on_xen)
 
     def start(self) -> None:
         """Start the guest from its configuration, unless it runs."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocksync.errors import Failed, Refused, Usage
+from blocksync.errors import CHECK, Failed, Refused, Usage
 from blocksync.foreign import shown
 from blocksync.sizes import counted
 from orchestrate.hosts import MISSING, Host
@@ -64,6 +64,8 @@ def size(host: Host, path: Path) -> int:
     """The volume's size in bytes; `Usage` where it is missing or neither a file nor a block device."""
     told = host.run(["stat", "--dereference", "--format=%F:%s", "--", str(path)])
     kind, _, length = told.output.decode(errors="replace").strip().partition(":")
+    if told.status and "ermission denied" in told.complaint:
+        raise Failed(path, "cannot be looked at: Permission denied", "run as root")
     if told.status or kind not in {"regular file", "regular empty file", "block special file"}:
         what = f"is a {shown(kind, 40)}, no volume" if kind else f"no such volume on {host.describe()}"
         raise Usage(path, what, "map it with --volume CONFIGURED=PATH, or name the host that has it")
@@ -76,6 +78,13 @@ def size(host: Host, path: Path) -> int:
     if found is None:
         raise Failed(path, f"has an impossible size: {length[:40]!r}", "see what stat and blockdev say of it")
     return found
+
+
+def identity(host: Host, path: Path) -> str:
+    """What tells a volume from others, whatever names it has: a device's number, or a file's place."""
+    told = host.run(["stat", "--dereference", "--format=%F %t:%T %d:%i", "--", str(path)])
+    kind, _, numbers = told.output.decode(errors="replace").strip().rpartition(" ")
+    return kind if kind.startswith("block special file") else f"{kind} {numbers}"
 
 
 def forget_cached(host: Host, path: Path) -> None:
@@ -91,6 +100,8 @@ def probe(host: Host, path: Path) -> Signature:
     forget_cached(host, path)
     told = host.run(["blkid", "-p", "-o", "export", "--", str(path)], most=_MOST_ANSWER)
     if told.status == _NOTHING_FOUND:
+        # blkid says the same of what it could not read.
+        _require_readable(host, path)
         return Signature()
     if told.status == _AMBIVALENT:
         raise Refused(
@@ -142,6 +153,20 @@ def _unfit(found: Signature) -> Iterator[str]:
         yield f"has the UUID {shown(found.uuid, 64)!r}, which no file system {found.filesystem} has"
     if found.label is not None and not is_label(found.label):
         yield f"has the label {shown(found.label, 64)!r}, with a character that cannot be printed"
+
+
+def _require_readable(host: Host, path: Path) -> None:
+    """Raise `Failed` for a volume whose first mebibyte cannot be read."""
+    told = host.run(["env", "LC_ALL=C", "dd", f"if={path}", "of=/dev/null", "bs=65536", "count=16"])
+    if told.status == 0:
+        return
+    said = next((line for line in told.complaint.splitlines() if line.startswith("dd:")), told.complaint)
+    cause = shown(said.rpartition(": ")[2] or f"dd ended with status {told.status}")
+    raise Failed(
+        path,
+        f"cannot be read: {cause}",
+        "run as root" if "ermission" in cause or "permitted" in cause else CHECK,
+    )
 
 
 def _pair(line: str) -> tuple[str, str]:

@@ -47,6 +47,10 @@ def plan(
     root: Annotated[
         str | None, typer.Option("--root", help="The root device, if the configuration does not say.")
     ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="The guest's name on KVM, where it cannot keep the one it has on Xen."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing plan.")] = False,
     override: Override = None,
     reach: Reach,
@@ -66,6 +70,7 @@ def plan(
         table=table,
         first_sector=first_sector,
         root=root,
+        name=name,
         reach=reach,
         overrides=frozenset(override or ()),
     )

@@ -1,8 +1,8 @@
 """The addresses that the guest's own network files give its NICs.
 
 Formats: interfaces(5), systemd.network(5), netplan(5), NetworkManager's keyfiles (nm-settings-keyfile(5)),
-and the ifcfg files of RHEL (sysconfig.txt of initscripts) and SUSE (ifcfg(5)). What is leased, or given by a
-script, stands in none of them.
+the ifcfg files of RHEL (sysconfig.txt of initscripts) and SUSE (ifcfg(5)), and those that `other_networks`
+reads. What is leased, or given by a script, stands in none of them.
 """
 
 import ipaddress
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from orchestrate.guest import other_networks
 from orchestrate.guest.facts import Facts
 from orchestrate.guest.lines import bodies
 from orchestrate.guest.nic_names import names
@@ -72,6 +73,8 @@ def _given(guest: Reading) -> Iterator[Given]:
         for path in _files(guest, folder, ""):
             if path.startswith(f"{folder}/ifcfg-") and not path.endswith(_COPIES):
                 yield _ifcfg(path.rpartition("/ifcfg-")[2], guest.read(path) or b"")
+    for name, found in other_networks.given(guest):
+        yield Given((name,), (), found)
 
 
 def _files(guest: Reading, folder: str, ending: str) -> tuple[str, ...]:

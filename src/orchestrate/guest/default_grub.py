@@ -44,6 +44,16 @@ def edits(guest: Reading, facts: Facts) -> tuple[Edit, ...]:
     return tuple(changed)
 
 
+def arguments(guest: Reading) -> str:
+    """The command line that update-grub would give the default entry; "" where none is written plainly."""
+    found: dict[str, str] = {}
+    for match in filter(None, map(_assignment, bodies(guest.read(PATH) or b""))):
+        found[match["name"]] = match["value"]
+    return " ".join(
+        found[name] for name in ("GRUB_CMDLINE_LINUX", "GRUB_CMDLINE_LINUX_DEFAULT") if found.get(name)
+    )
+
+
 def _cleaned(line: str, facts: Facts) -> str:
     match = _assignment(line)
     return _assigned(match, without_xen(match["value"], facts)) if match else line

@@ -1,7 +1,9 @@
 """/etc/inittab: gettys on the serial port and the screen instead of Xen's console.
 
 Sources: inittab(5) (id:runlevels:action:process, ids of at most four characters); xen-tools' hook puts tty1's
-getty on hvc0 and comments those of tty2 to tty6; xe-guest-utilities comments them as well.
+getty on hvc0 and comments those of tty2 to tty6; xe-guest-utilities comments them as well. Busybox's init
+(its examples/inittab; Alpine, Buildroot, OpenWrt) has no run levels, and its id is the terminal to open: a
+line without one opens the console.
 """
 
 import re
@@ -20,15 +22,45 @@ _ENTRY = re.compile(r"(?P<id>[^#:\s][^:]{0,3}):(?P<levels>[^:]*):(?P<action>resp
 _SCREEN = re.compile(r"#+\s*(?P<entry>(?P<id>[1-6]):[2-5]+:respawn:.*getty\s(?:.*\s)?tty[1-6](?:\s.*)?)")
 _SPEED = re.compile(r"(?<=[\s,])(?:9600|19200|38400|57600)(?=[\s,]|$)")
 _XEN = re.compile(r"\b[hx]vc[0-9]+\b")
+_BUSYBOX = re.compile(r"::(?:sysinit|wait|once|respawn|ask\w+|restart|ctrlaltdel|shutdown):.*")
+_BUSYBOX_TERMINAL = re.compile(
+    r"(?P<off>#+\s*)?(?P<id>[^#:\s]*):[^:]*:(?:respawn|respawnlate|ask\w+):(?P<process>.*)"
+)
+_CONSOLES = frozenset(["", "console"])
 
 
 def edits(guest: Reading, facts: Facts) -> tuple[Edit, ...]:
     """Nothing where init reads no gettys from inittab (Upstart, systemd)."""
     before = guest.read(PATH)
+    if before is not None and any(_BUSYBOX.fullmatch(body) for body in bodies(before)):
+        after = _busybox(before, facts)
+        return (Edit(PATH, after, REASON),) if after != before else ()
     if before is None or not any(_ENTRY.fullmatch(body) for body in bodies(before)):
         return ()
     after = _with_serial(_without_xen(before, facts), facts)
     return (Edit(PATH, after, REASON),) if after != before else ()
+
+
+def _busybox(content: bytes, facts: Facts) -> bytes:
+    """Xen's terminal becomes the serial one, unless that or the console has a line already."""
+    serial = facts.serial_console
+    terminals = [match for match in map(_BUSYBOX_TERMINAL.fullmatch, bodies(content)) if match]
+    live = [match for match in terminals if not match["off"]]
+    has_serial = any(serial in (match["id"], *re.split(r"\W+", match["process"])) for match in live)
+    on_xen = [match[0] for match in live if _XEN.search(match["id"]) or _XEN.search(match["process"])]
+    moved = [] if has_serial else on_xen[:1]
+    offered = [match[0] for match in terminals if match["off"] and match["id"] == serial]
+    if not (has_serial or moved) and not any(match["id"] in _CONSOLES for match in live):
+        moved = offered[:1]
+        if not moved:
+            return with_added(content, [f"{serial}::respawn:/sbin/getty -L {serial} 115200 vt100"])
+
+    def line(body: str) -> str:
+        if body in moved:
+            return _SPEED.sub("115200", _XEN.sub(serial, body.lstrip("# \t")))
+        return f"#{body}" if body in on_xen else body
+
+    return rewritten(content, line)
 
 
 def _without_xen(content: bytes, facts: Facts) -> bytes:

@@ -10,21 +10,32 @@ from orchestrate.guest.facts import Facts
 from orchestrate.guest.fstab import volume_named
 
 _BLANKS = re.compile(r"(\s+)")
-_ONLY_XEN = re.compile(r"console=(?:hvc|xvc)[0-9].*|xencons=.*|earlyprintk=xen.*|elevator=noop")
+_CONSOLE = "it is about Xen's console; under KVM the serial port is the console"
+_CLOCK = "it is about Xen's clock; under KVM the kernel takes kvm-clock"
+_ONLY_XEN = tuple(
+    (re.compile(pattern), reason)
+    for pattern, reason in (
+        (r"console=(?:hvc|xvc)[0-9].*|xencons=.*|earlyprintk=xen.*", _CONSOLE),
+        (r"elevator=noop", "it suited Xen's disks; under KVM the kernel chooses for itself"),
+        (r"clocksource=xen|(?:xen[_.-])?independent_wallclock(?:=.*)?", _CLOCK),
+        (r"swiotlb=.*|iommu=soft", "it served devices that Xen passed through"),
+        (r"xen[_.-].*|(?:xennet|xenblk|netfront|blkfront|netloop)\..*", "it sets up drivers of Xen's"),
+    )
+)
 _DEVICE = re.compile(r"(root|resume)=((?:/dev/|PARTUUID=).*)")
 _USE = {"root": "root", "resume": "swap"}
 _SPEED = "115200n8"
 
 
 def without_xen(arguments: str, facts: Facts) -> str:
-    """`arguments` without Xen's consoles and the scheduler that suited them, with volumes by UUID.
+    """`arguments` without the words that are about Xen alone, with volumes by UUID.
 
     Other words stay as they are, in their order; so do the blanks between them.
     """
     pieces = _BLANKS.split(arguments)
     kept: list[str] = []
     for piece in pieces:
-        if _ONLY_XEN.fullmatch(piece):
+        if _why_xens(piece):
             if kept and kept[-1].isspace():
                 kept.pop()
             continue
@@ -33,6 +44,15 @@ def without_xen(arguments: str, facts: Facts) -> str:
             continue
         kept.append(_device(piece, facts))
     return "".join(kept)
+
+
+def xens(arguments: str) -> tuple[tuple[str, str], ...]:
+    """The words of `arguments` that `without_xen` takes out, each with its reason."""
+    return tuple((word, reason) for word in arguments.split() if (reason := _why_xens(word)))
+
+
+def _why_xens(word: str) -> str | None:
+    return next((reason for pattern, reason in _ONLY_XEN if pattern.fullmatch(word)), None)
 
 
 def with_serial_console(arguments: str, facts: Facts) -> str:

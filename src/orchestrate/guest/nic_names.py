@@ -11,7 +11,9 @@ own (eth0): a systemd that calls a NIC enX0 is new enough to rename again.
 """
 
 import re
+from collections.abc import Iterable
 
+from orchestrate.guest import other_networks
 from orchestrate.guest.edit import Edit
 from orchestrate.guest.facts import Facts, GuestNic
 from orchestrate.guest.lines import bodies, with_added
@@ -23,7 +25,9 @@ REASON = "NICs keep the names that the guest knows, by MAC, because its network 
 
 _LINKS = "/etc/systemd/network"
 _NETWORK_SCRIPTS = "/etc/sysconfig/network-scripts"
-_SETUP_LINK = ("/lib/udev/rules.d", "/usr/lib/udev/rules.d")
+_UDEV = ("/lib/udev/rules.d", "/usr/lib/udev/rules.d")
+# systemd's udev since 209, and from 197 to 208 (eudev to this day).
+_BY_LINK, _BY_SLOT = "80-net-setup-link.rules", "80-net-name-slot.rules"
 _RULES = "/etc/udev/rules.d"
 _FROM_KERNEL = re.compile(r"eth[0-9]+")
 _NIC = re.compile(r"(?:eth|enX)[0-9]+|en(?:[opsx][0-9a-zA-Z]+)")
@@ -66,6 +70,18 @@ def kernel_arguments(guest: Reading, facts: Facts) -> tuple[str, ...]:
     return ("net.ifnames=0",) if from_kernel and _has_links(guest) else ()
 
 
+def warnings(guest: Reading, facts: Facts, arguments: Iterable[str]) -> tuple[str, ...]:
+    """A sentence for each NIC that udev may rename, because the guest's files do not tell its name."""
+    if not _renames(guest) or "net.ifnames=0" in arguments:
+        return ()
+    return tuple(
+        f"nic {mac}: the guest's files do not tell its name, udev may call it ens3 or the like, and its "
+        'network may not come up: say `name = "eth0"` (or what it is) in the plan\'s nic'
+        for mac, name in names(guest, facts).items()
+        if name is None
+    )
+
+
 def _usable(name: str | None, found: dict[str, str | None]) -> bool:
     """Whether it is one that the kernel takes, and one NIC's alone."""
     return name is not None and bool(_NAME.fullmatch(name)) and list(found.values()).count(name) == 1
@@ -84,7 +100,17 @@ def _linked(guest: Reading) -> dict[str, str]:
 
 def _has_links(guest: Reading) -> bool:
     """udev's rules apply .link files since systemd 209."""
-    return any("80-net-setup-link.rules" in guest.names(folder) for folder in _SETUP_LINK)
+    return any(_BY_LINK in guest.names(folder) for folder in _UDEV)
+
+
+def _renames(guest: Reading) -> bool:
+    """Whether udev gives a NIC another name than the kernel's. A file of its own in /etc stops a rule."""
+    there = {name for folder in _UDEV for name in guest.names(folder)}
+    own = set(guest.names(_RULES))
+    return any(
+        rules in there and not (rules in own and not (guest.read(f"{_RULES}/{rules}") or b"").strip())
+        for rules in (_BY_LINK, _BY_SLOT)
+    )
 
 
 def _link_edits(guest: Reading, known: dict[str, str]) -> tuple[Edit, ...]:
@@ -99,8 +125,10 @@ def _link_edits(guest: Reading, known: dict[str, str]) -> tuple[Edit, ...]:
 
 
 def _rule_edits(guest: Reading, known: dict[str, str]) -> tuple[Edit, ...]:
-    """At the end of the file in which this udev remembers NICs."""
-    if not guest.names(_RULES):
+    """At the end of the file in which this udev remembers NICs; none without udev (busybox's mdev), where
+    the kernel's names stay.
+    """
+    if not any(guest.names(folder) for folder in (_RULES, *_UDEV)):
         return ()
     path = next((path for path in reversed(PATHS) if guest.read(path) is not None), PATHS[0])
     before = guest.read(path) or b""
@@ -135,6 +163,7 @@ def _configured(guest: Reading) -> tuple[str, ...]:
     for name in guest.names("/etc/netplan"):
         if name.endswith((".yaml", ".yml")):
             found |= _netplan(guest.read(f"/etc/netplan/{name}") or b"")
+    found |= {name for name, _ in other_networks.given(guest)}
     return tuple(sorted(name for name in found if _NIC.fullmatch(name)))
 
 

@@ -2,23 +2,23 @@
 
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_interface
 from uuid import NAMESPACE_URL, uuid5
 
 from msgspec.structs import replace
 
-from blocksync.errors import Refused, Usage
+from blocksync.errors import BlocksyncError, Refused, Usage
 from blocksync.foreign import shown
 from orchestrate.guest import addresses, fstab, kernels, nic_names
 from orchestrate.guest.edit import Edit, Edited
 from orchestrate.guest.facts import Facts, GuestNic, GuestVolume
 from orchestrate.guest.fixup import ALL
-from orchestrate.guest.kernel_arguments import for_kvm
 from orchestrate.guest.reading import Reading
 from orchestrate.layout.arrange import Demand, Layout, arrange
 from orchestrate.layout.table import PartitionKind, Table, TableKind
+from orchestrate.plan import arguments
 from orchestrate.plan.fields import is_mountpoint
 from orchestrate.plan.model import (
     FORMAT,
@@ -35,6 +35,7 @@ from orchestrate.plan.model import (
     partition_kind,
 )
 from orchestrate.volumes import Signature
+from orchestrate.xen import left_behind
 from orchestrate.xen.guest import XenGuest
 
 MOUNTABLE = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs"})
@@ -55,11 +56,12 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wishes:
-    """What the operator asked of the layout. `disk_size` is that of a target that exists; `config` is where
-    the Xen host has the guest's configuration.
+    """What the operator asked of the layout. `name` is the guest's on KVM, where it is another; `disk_size`
+    is that of a target that exists; `config` is where the Xen host has the guest's configuration.
     """
 
     disk: str
+    name: str | None = None
     xen_host: str | None = None
     config: str | None = None
     disk_size: int | None = None
@@ -68,25 +70,29 @@ class Wishes:
     overrides: frozenset[str] = frozenset()
 
 
-def refuse_unfit(found: Sequence[Found], overrides: frozenset[str]) -> None:
-    """Raise `Refused` for a volume that cannot become a partition as it is, `Usage` for an override
-    that a plan does not know.
+def unfit(found: Sequence[Found], overrides: frozenset[str]) -> Iterator[BlocksyncError]:
+    """What is against a plan: `Refused` for a volume that cannot become a partition as it is, `Usage` for an
+    override that a plan does not know.
     """
     for name in sorted(overrides - OVERRIDABLE):
-        raise Usage(
+        yield Usage(
             f"--override {name}", "is no guard of a plan", f"one of: {', '.join(sorted(OVERRIDABLE))}"
         )
     for volume in found:
         thing = f"{volume.source} ({volume.device})"
-        if volume.signature.table is not None:
-            raise Refused(
+        if volume.size == 0:
+            yield Refused(
+                thing, "is empty: it has no bytes to copy", "see what the guest keeps there", guard="empty"
+            )
+        elif volume.signature.table is not None:
+            yield Refused(
                 thing,
                 f"holds a {volume.signature.table} partition table: it is a whole disk, not one file system",
                 "a guest with whole disks needs no new table; copy it with `blocksync sync`",
                 guard="whole-disk",
             )
-        if volume.signature.filesystem is None and "unknown-filesystem" not in overrides:
-            raise Refused(
+        elif volume.signature.filesystem is None and "unknown-filesystem" not in overrides:
+            yield Refused(
                 thing,
                 "holds no file system that blkid knows",
                 "if its bytes are to be copied as they are: --override unknown-filesystem",
@@ -121,26 +127,23 @@ _NEW_UUID = {
 }
 
 
-def root_device(guest: XenGuest, found: Sequence[Found]) -> str:
-    """The guest's name of the volume with its root file system."""
-    facts = Facts(volumes=tuple(_guest_volume(volume, 0) for volume in found))
-    named = fstab.volume_named(guest.root, facts) or facts.volume(guest.root) if guest.root else None
-    if named is not None:
-        return named.device
-    mountable = [volume.device for volume in found if volume.signature.filesystem in MOUNTABLE]
-    if len(mountable) == 1:
-        return mountable[0]
-    raise Refused(
-        guest.source,
-        f"root={guest.root or ''} names none of its disks ({', '.join(v.device for v in found)})",
-        "say which with --root, e.g. --root xvda2",
-        guard="no-root",
+def refuse_unfit(found: Sequence[Found], overrides: frozenset[str]) -> None:
+    """Raise the first error of `unfit`, if there is any."""
+    for error in unfit(found, overrides):
+        raise error
+
+
+def guest_volume(volume: Found, number: int) -> GuestVolume:
+    """The volume as fix-ups know it; `number` is its partition."""
+    signature = volume.signature
+    return GuestVolume(
+        volume.device, number, signature.filesystem or UNKNOWN, signature.uuid, signature.label
     )
 
 
 def mountpoints(found: Sequence[Found], root: str, guest: Reading) -> dict[str, str]:
     """Where the guest mounts its volumes, by device; from its fstab, with the root always at `/`."""
-    facts = Facts(volumes=tuple(_guest_volume(volume, 0) for volume in found))
+    facts = Facts(volumes=tuple(guest_volume(volume, 0) for volume in found))
     places = {root: "/"}
     for entry in fstab.mountpoints(guest.read(fstab.PATH) or b""):
         volume = fstab.volume_of(entry, facts)
@@ -151,7 +154,7 @@ def mountpoints(found: Sequence[Found], root: str, guest: Reading) -> dict[str, 
 
 def _odd_mountpoints(found: Sequence[Found], guest: Reading) -> tuple[str, ...]:
     """What `mountpoints` passes over, as warnings."""
-    facts = Facts(volumes=tuple(_guest_volume(volume, 0) for volume in found))
+    facts = Facts(volumes=tuple(guest_volume(volume, 0) for volume in found))
     entries = fstab.mountpoints(guest.read(fstab.PATH) or b"")
     return tuple(
         f"{fstab.PATH} mounts {volume.device} at {shown(entry.mountpoint)!r}, which is no plain path: "
@@ -177,7 +180,7 @@ def compose(
     refuse_unfit(found, wishes.overrides)
     usable_kernels = kernels.require(reading, xen.name)
     places = mountpoints(found, root, reading)
-    layout = _layout(xen, found, wishes, places, root)
+    layout = layout_of(xen, found, wishes, places, root)
     volumes = tuple(
         _volume(volume, number, layout.table, places.get(volume.device))
         for volume, number in zip(found, layout.numbers, strict=True)
@@ -187,14 +190,17 @@ def compose(
         format=FORMAT,
         xen_host=wishes.xen_host,
         config=wishes.config,
-        guest=_guest(xen),
+        guest=_guest(xen, wishes.name),
         disk=_disk(layout.table, wishes.disk),
         boot=Boot(root=root, arguments=(), kernels=tuple(kernel.version for kernel in usable_kernels)),
         volume=tuple(sorted(volumes, key=lambda volume: volume.partition.number)),
         nic=nics,
     )
     plan = _with_nics_of_its_files(plan, reading)
-    plan = _with_boot(plan, xen, reading)
+    facts = facts_of(plan)
+    given = arguments.chosen(xen, reading, facts, nic_names.kernel_arguments(reading, facts))
+    plan = replace(plan, boot=replace(plan.boot, arguments=given.words))
+    warnings += (*xen.left_behind, *given.left_behind, *nic_names.warnings(reading, facts, given.words))
     return _with_fixups(plan, reading), (*xen.warnings, *warnings, *_odd_mountpoints(found, reading))
 
 
@@ -216,16 +222,10 @@ def facts_of(plan: Plan) -> Facts:
     )
 
 
-def _guest_volume(volume: Found, number: int) -> GuestVolume:
-    signature = volume.signature
-    return GuestVolume(
-        volume.device, number, signature.filesystem or UNKNOWN, signature.uuid, signature.label
-    )
-
-
-def _layout(
+def layout_of(
     xen: XenGuest, found: Sequence[Found], wishes: Wishes, places: Mapping[str, str], root: str
 ) -> Layout:
+    """The partitions for the volumes. Raises `Usage` where they do not fit."""
     booting = next((device for device, place in places.items() if place == "/boot"), root)
     demands = [
         Demand(
@@ -281,9 +281,11 @@ def _action(signature: Signature, mountpoint: str | None) -> tuple[Action, str]:
     return Action.COPY, "holds data, though the guest's fstab does not mount it"
 
 
-def _guest(xen: XenGuest) -> Guest:
+def _guest(xen: XenGuest, name: str | None) -> Guest:
+    name = name or xen.name
     return Guest(
-        name=xen.name,
+        name=name,
+        xen_name=xen.name if xen.name != name else None,
         memory_mib=xen.memory_mib,
         vcpus=xen.vcpus,
         clock="localtime" if xen.localtime else "utc",
@@ -309,7 +311,7 @@ def _nics(xen: XenGuest) -> tuple[tuple[Nic, ...], tuple[str, ...]]:
         if mac is None:
             mac = _made_up_mac(xen.name, index)
             warnings.append(f"vif {index} has no MAC in the configuration; {mac} was made up for it")
-        nics.append(Nic(mac=mac, bridge=vif.bridge, addresses=vif.ips))
+        nics.append(Nic(mac=mac, bridge=vif.bridge, addresses=tuple(filter(left_behind.is_address, vif.ips))))
     return tuple(nics), tuple(warnings)
 
 
@@ -336,18 +338,6 @@ def _with_nics_of_its_files(plan: Plan, reading: Reading) -> Plan:
 def _united(configured: Sequence[str], found: Sequence[str]) -> tuple[str, ...]:
     known = {ip_interface(address).ip for address in configured}
     return (*configured, *(address for address in found if ip_interface(address).ip not in known))
-
-
-def _with_boot(plan: Plan, xen: XenGuest, reading: Reading) -> Plan:
-    """The kernel's arguments: what the Xen configuration gives it, except its root and its consoles."""
-    facts = facts_of(plan)
-    words = [
-        word
-        for word in for_kvm(xen.cmdline, facts).split()
-        if not word.startswith("root=") and word not in {"ro", "rw"}
-    ]
-    words += [word for word in nic_names.kernel_arguments(reading, facts) if word not in words]
-    return replace(plan, boot=replace(plan.boot, arguments=tuple(words)))
 
 
 def _with_fixups(plan: Plan, reading: Reading) -> Plan:

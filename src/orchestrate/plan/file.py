@@ -16,13 +16,15 @@ from blocksync.foreign import shown
 from orchestrate.guest import fixup
 from orchestrate.layout import table as layout
 from orchestrate.plan import fields
+from orchestrate.plan.arguments import SPEAKABLE
 from orchestrate.plan.model import FORMAT, Action, Plan, table
 
 _LARGEST = 1024 * 1024
 _READABLE = 0o644
 _LONGEST_WARNING = 2000
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+_.:-]{0,127}")
+_NAME = re.compile(r"(?=.{1,128}$)(?=.*[^0-9])[A-Za-z0-9]([A-Za-z0-9 +_.:,@()#-]*[A-Za-z0-9+_.:,@()#-])?")
+_XEN_NAME = re.compile(r"(?=.*[^0-9])[^\s/-]([^/]*[^\s/])?")
 _MAKE_AGAIN = "correct the line, or make the plan again with `xen2kvm plan`"
 
 _HEADER = """\
@@ -162,11 +164,25 @@ def _check(plan: Plan, thing: object) -> None:
     layout.check(table(plan), thing)
 
 
+def is_domain_name(name: str) -> bool:
+    """Whether `name` can be a domain's, a folder's and a word of virsh's: letters, digits, blanks inside and
+    `+_.:,@()#-`, not digits alone, which virsh takes for a number of its own.
+    """
+    return _NAME.fullmatch(name) is not None
+
+
+def is_xen_name(name: str) -> bool:
+    """Whether xl and xm take `name` for a guest's: one line, no option, and no number of a domain."""
+    return name.isprintable() and _XEN_NAME.fullmatch(name) is not None
+
+
 def _check_head(plan: Plan, thing: object) -> None:
     if plan.format != FORMAT:
         raise Usage(thing, f"has format {plan.format}, this version reads {FORMAT}", _MAKE_AGAIN)
-    if not _NAME.fullmatch(plan.guest.name):
+    if not is_domain_name(plan.guest.name):
         raise Usage(thing, f"guest: {plan.guest.name!r} cannot be a domain's name", _MAKE_AGAIN)
+    if not is_xen_name(plan.guest.on_xen):
+        raise Usage(thing, f"guest: {plan.guest.on_xen!r} cannot be a guest's name on Xen", _MAKE_AGAIN)
     if plan.guest.memory_mib < 1 or plan.guest.vcpus < 1:
         raise Usage(thing, "guest: memory_mib and vcpus are 1 or more", _MAKE_AGAIN)
     try:
@@ -177,8 +193,7 @@ def _check_head(plan: Plan, thing: object) -> None:
     except (re.error, OverflowError, RecursionError) as error:
         raise Usage(thing, f"boot.expect is not a regular expression: {error}", _MAKE_AGAIN) from error
     for argument in plan.boot.arguments:
-        # The arguments go into grub.cfg as they are: no quoting, no variable, no second command.
-        if not re.fullmatch(r"[A-Za-z0-9_.,:/=+@%-]+", argument):
+        if not SPEAKABLE.fullmatch(argument):
             raise Usage(
                 thing,
                 f"boot.arguments: {argument!r} holds a character that GRUB gives a meaning",

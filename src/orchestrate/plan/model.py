@@ -25,13 +25,21 @@ class Action(StrEnum):
 
 
 class Guest(_Strict, frozen=True, kw_only=True):
-    """The domain: memory in MiB, clock as libvirt's `clock offset`."""
+    """The domain: memory in MiB, clock as libvirt's `clock offset`. `xen_name` is what Xen calls the guest,
+    where that is not its `name`.
+    """
 
     name: str
+    xen_name: str | None = None
     memory_mib: int
     vcpus: int = 1
     arch: Literal["x86_64", "i686"] = "x86_64"
     clock: Literal["utc", "localtime"] = "utc"
+
+    @property
+    def on_xen(self) -> str:
+        """Its name on the Xen host."""
+        return self.xen_name or self.name
 
 
 class Nic(_Strict, frozen=True, kw_only=True):

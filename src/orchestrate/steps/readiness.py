@@ -1,14 +1,15 @@
 """What is asked before a guest is stopped: all that would make the night longer is found here."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocksync.errors import BlocksyncError, Findings, Refused
+from blocksync.errors import BlocksyncError, Refused
 from orchestrate import forecast
+from orchestrate.findings import Findings
 from orchestrate.guest.mounts import unmount_leftovers
-from orchestrate.hosts import Host, HostLost
+from orchestrate.hosts import Host
 from orchestrate.job import Job, Phase
 from orchestrate.journal import Content, Owner
 from orchestrate.kvm.overlay import remove_leftovers
@@ -50,29 +51,40 @@ def require(
     domain: Callable[[], str],
     handed_over: bool,
 ) -> tuple[str, ...]:
-    """Raise `Refused`, `Failed` or `Findings` for all that stands in the way of a cutover; what the operator
+    """Raise `Refused`, `Failed` or `Several` for all that stands in the way of a cutover; what the operator
     should know. `xml` and `domain` are the place and the text of the domain's XML. Of a target that was
     `handed_over` only the start is ahead.
     """
     refuse_torn(job)
-    plan, wanted = job.plan, list[Callable[[], object]]()
-    wanted.append(lambda: this_host.require_programs(plan, starting=kvm is not None))
-    # What starts the guest with its host is taken away once it is stopped: refuse before that what cannot be.
-    wanted.append(xen.autostart)
-    if not handed_over:
-        wanted += [this_host.require_root, lambda: this_host.require_place(xml)]
-    if kvm is not None:
-        wanted += [kvm.require_ours, lambda: _require_network(plan)]
-        if journal.owner is Owner.XEN:
-            wanted.append(kvm.require_absent)
-    found = _raised(wanted)
-    if kvm is not None and not found:
+    plan, findings = job.plan, Findings()
+    for require_it in _wanted(job, journal, xen, kvm, xml=xml, handed_over=handed_over):
+        with findings.collected():
+            require_it()
+    if kvm is not None and not findings:
         kvm.libvirt.probe()
     # A file that is yet to be made by the first pass can be no domain's disk.
-    if plan.target.exists() and not found and not handed_over:
-        found = _raised([lambda: require_domain(plan, kvm, domain)])
-    _refuse(f"cutover of {plan.guest.name}", found)
+    if plan.target.exists() and not findings and not handed_over:
+        with findings.collected():
+            require_domain(plan, kvm, domain)
+    findings.raise_any(f"cutover of {plan.guest.name}")
     return tuple(_notes(plan, xen, kvm))
+
+
+def _wanted(
+    job: Job, journal: Content, xen: XenSide, kvm: KvmSide | None, *, xml: Path, handed_over: bool
+) -> Iterator[Callable[[], object]]:
+    """What each raises where something is in the way."""
+    yield lambda: this_host.require_programs(job.plan, starting=kvm is not None)
+    # What starts the guest with its host goes once it is stopped: refuse before that what cannot go.
+    yield xen.autostart
+    if not handed_over:
+        yield this_host.require_root
+        yield lambda: this_host.require_place(xml)
+    if kvm is not None:
+        yield kvm.require_ours
+        yield lambda: _require_network(job.plan)
+        if journal.owner is Owner.XEN:
+            yield kvm.require_absent
 
 
 def require_domain(plan: Plan, kvm: KvmSide | None, domain: Callable[[], str]) -> str:
@@ -82,27 +94,6 @@ def require_domain(plan: Plan, kvm: KvmSide | None, domain: Callable[[], str]) -
         kvm.libvirt.check(made)
         this_host.require_reachable(plan.target, kvm.libvirt)
     return made
-
-
-def _raised(wanted: Iterable[Callable[[], object]]) -> list[BlocksyncError]:
-    """What is wrong, each thing once. A link that breaks is no finding."""
-    found: dict[str, BlocksyncError] = {}
-    for require_it in wanted:
-        try:
-            require_it()
-        except HostLost:
-            raise
-        except BlocksyncError as error:
-            found.setdefault(str(error), error)
-    return list(found.values())
-
-
-def _refuse(thing: str, found: list[BlocksyncError]) -> None:
-    """Raise what was found, the worst first."""
-    if len(found) > 1:
-        raise Findings(thing, sorted(found, key=lambda each: -each.exit_code))
-    if found:
-        raise found[0]
 
 
 def risks(job: Job, max_downtime: float | None) -> tuple[Risk, ...]:
@@ -174,16 +165,16 @@ def accepted(guest: str, found: Iterable[Risk], known: frozenset[str], asking: A
 
     Raises `Refused` by those that are not: the first one where somebody was asked.
     """
-    names, refused = [], list[BlocksyncError]()
+    names, refused = [], Findings()
     for risk in found:
         if risk.guard in known or asking.accepts(f"{guest} {risk.cause}"):
             names.append(risk.guard)
             continue
         way_out = f"{risk.way_out}; to go on as it is: --override {risk.guard}"
-        refused.append(Refused(f"guest {guest}", risk.cause, way_out, guard=risk.guard))
+        refused.add(Refused(f"guest {guest}", risk.cause, way_out, guard=risk.guard))
         if not isinstance(asking, Nobody):
             break
-    _refuse(f"cutover of {guest}", refused)
+    refused.raise_any(f"cutover of {guest}")
     return tuple(names)
 
 

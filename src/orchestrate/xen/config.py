@@ -43,7 +43,7 @@ def parse(text: str, name: str) -> Settings:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     parser = _Parser(tokens(text, name))
     parser.statements()
-    return Settings(name, parser.values, (*warnings, *parser.warnings))
+    return Settings(name, parser.values, (*warnings, *parser.warnings), frozenset(parser.used))
 
 
 class _Parser:
@@ -55,6 +55,7 @@ class _Parser:
         self._open: list[Token] = []
         self._built = 0
         self._used: set[str] = set()  # names that the statement at hand reads
+        self.used: set[str] = set()  # names that any statement reads
         self.values: dict[str, Value] = {}
         self.warnings: list[str] = []
 
@@ -152,6 +153,7 @@ class _Parser:
         known = self.values.get(token.text)
         if known is not None:
             self._used.add(token.text)
+            self.used.add(token.text)
             return Value(known.data, token.place)
         if "." in token.text:
             raise _python(token.place, f"the attribute `{token.text}`")

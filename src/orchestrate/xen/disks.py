@@ -6,7 +6,7 @@ Rules: xl-disk-configuration(5); xm's own form is `PREFIX:TARGET,VDEV,ACCESS`, a
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from orchestrate.xen.devices import is_foreign_number, is_virtual_device, virtual_device
 from orchestrate.xen.values import Place, Value
@@ -35,9 +35,8 @@ _IGNORED_KEYS = frozenset(
         "specification",
     ]
 )
-_IGNORED_WORDS = frozenset(
-    ["colo", "direct-io-safe", "discard", "no-colo", "no-discard", "trusted", "untrusted"]
-)
+# Each is one that `left_behind` knows.
+_WORDS = frozenset(["colo", "direct-io-safe", "discard", "no-colo", "no-discard", "trusted", "untrusted"])
 _READ_ONLY = {"r": True, "ro": True, "r!": True, "w": False, "rw": False, "w!": False, "": False}
 
 _FORMS = "write 'phy:/dev/VG/LV,xvda1,w' or 'format=raw, vdev=xvda1, access=rw, target=/dev/VG/LV'"
@@ -49,7 +48,7 @@ class Disk:
 
     `vdev` is its name in the guest (xvda2; sda2 and hda1 stay as configured), `target` what backs it on the
     Xen host (an absolute path unless a warning says otherwise), `format` one of `FORMATS`, `place` where it
-    is configured.
+    is configured, `others` what is set besides: access, script, words such as no-discard.
     """
 
     vdev: str
@@ -57,6 +56,7 @@ class Disk:
     format: str
     readonly: bool
     place: Place
+    others: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     @property
     def line(self) -> int:
@@ -76,6 +76,7 @@ class _Parts:
     backend: str | None = None
     cdrom: bool = False
     of_file: bool = False
+    words: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def warned(self, warning: str) -> "_Parts":
@@ -117,8 +118,15 @@ def _judged(parts: _Parts, place: Place) -> tuple[Disk, tuple[str, ...]]:
         format=_format(parts.format or "raw", place),
         readonly=_readonly(parts.access or "", place),
         place=place,
+        others=_others(parts),
     )
     return disk, _placed(parts.warnings, place)
+
+
+def _others(parts: _Parts) -> tuple[tuple[str, str], ...]:
+    named = (("access", parts.access), ("script", parts.script))
+    words = tuple((word, "") for word in parts.words)
+    return (*((name, value) for name, value in named if value), *words)
 
 
 def _placed(warnings: tuple[str, ...], place: Place) -> tuple[str, ...]:
@@ -163,6 +171,7 @@ def _split_vdev(parts: _Parts, place: Place) -> _Parts:
 
 def _parts_of_group(group: Mapping[str, Value], place: Place) -> _Parts:
     parts = _keyed({name: group[name].text() for name in group if name in _KEYS}, place)
+    parts = replace(parts, words=tuple(name for name in group if name in _WORDS))
     if "uname" in group:
         return _with_target(parts, group["uname"].text(), place)[0]
     return replace(parts, target=group["target"].text() if "target" in group else None)
@@ -172,15 +181,18 @@ def _parts_of_text(text: str, place: Place) -> _Parts:
     start = _TARGET.search(text)
     keyed: dict[str, str] = {}
     positional: list[str] = []
+    words: list[str] = []
     before = text[: start.start()] if start else text
     for piece in [piece.strip() for piece in before.split(",")] if before else []:
         if piece == "cdrom":
             keyed["devtype"] = piece
         elif assignment := _KEYED.fullmatch(piece):
             _keep(keyed, assignment[1], assignment[2].strip(), place)
-        elif piece not in _IGNORED_WORDS:
+        elif piece in _WORDS:
+            words.append(piece)
+        else:
             positional.append(piece)
-    parts = _keyed(keyed, place)
+    parts = replace(_keyed(keyed, place), words=tuple(words))
     if start:
         parts = _with_rest(parts, text[start.end() :].strip().removesuffix(",").strip())
     return _with_positions(parts, positional, place)

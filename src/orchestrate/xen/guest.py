@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from blocksync.errors import Usage
 from blocksync.foreign import shown
-from orchestrate.xen import config, xl_listing, xm_listing
+from orchestrate.xen import config, left_behind, xl_listing, xl_sxp_listing, xm_listing
 from orchestrate.xen.disks import Disk, read_disk
 from orchestrate.xen.values import HAND_IN, Place, Settings, Value
 from orchestrate.xen.vifs import Vif, read_vif
@@ -33,7 +33,8 @@ class XenGuest:
     `kind` is pv or pvh. `root` is the root device without its options (/dev/xvda2, or UUID=...). `cmdline` is
     the kernel's whole command line: `cmdline` as configured, else `root=` and `extra` joined in xl's way
     (without xm's `ip=` part from `dhcp` and its like). It is "" when pv-grub, which reads the guest's own
-    menu, stands in for the kernel. `bootloader` is what is configured (pygrub), or pv-grub.
+    menu, stands in for the kernel. `bootloader` is what is configured (pygrub), or pv-grub. `left_behind` are
+    sentences about what does not go over to KVM.
     """
 
     name: str
@@ -56,6 +57,7 @@ class XenGuest:
     disks: tuple[Disk, ...]
     vifs: tuple[Vif, ...]
     warnings: tuple[str, ...]
+    left_behind: tuple[str, ...] = ()
 
 
 def read_guest(path: Path) -> XenGuest:
@@ -114,6 +116,7 @@ def describe(settings: Settings, source: str, warnings: tuple[str, ...] = ()) ->
             *disk_warnings,
             *vif_warnings,
         ),
+        left_behind=left_behind.of(settings, disks, vifs),
     )
 
 
@@ -151,7 +154,9 @@ def _notation(text: str) -> Callable[[str, str], Settings]:
     first = text.lstrip()[:1]
     if first in ("{", "["):
         return xl_listing.parse
-    return xm_listing.parse if first == "(" else config.parse
+    if first == "(":
+        return xl_sxp_listing.parse if xl_sxp_listing.is_one(text) else xm_listing.parse
+    return config.parse
 
 
 def _kind(settings: Settings) -> str:

@@ -129,6 +129,7 @@ done
 exit 0
 """
 _LINE = re.compile(r"(?:(\d+)\s+)?(\d+)\s+(\d+)(?:\s+([rbpscd-]{6}))?\s+([0-9.]+)")
+_ANY_LINE = re.compile(rf"\S.*\s+{_LINE.pattern}")
 _BACKEND = re.compile(r"(/local/domain/\d+/backend/\S+)/(params|physical-device) = \"(.*)\"")
 
 
@@ -321,9 +322,13 @@ def state_in(listing: str, name: str) -> DomainState | None:
     if head.split()[:2] != ["Name", "ID"]:
         raise Failed("list of domains", f"has no known heading: {shown(head)!r}", "is this the Xen host?")
     for line in lines:
-        if line.split(maxsplit=1)[:1] != [name]:
+        # Names may hold blanks: what follows this one has to be the rest of a line.
+        rest = line.removeprefix(name)
+        if rest == line or not (rest[:1] or " ").isspace():
             continue
-        match = _LINE.fullmatch(line.split(maxsplit=1)[1].strip()) if len(line.split()) > 1 else None
+        match = _LINE.fullmatch(rest.strip())
+        if match is None and _ANY_LINE.fullmatch(line.strip()):
+            continue
         if match is None or (match[1] is None) is not (match[4] is None):
             raise Failed(
                 "list of domains", f"cannot be understood: {shown(line)!r}", "is its format a new one?"

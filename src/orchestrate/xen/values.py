@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from blocksync.errors import Usage
+from blocksync.foreign import shown
 
 HAND_IN = (
     "correct the file, or hand in what Xen itself made of it: "
@@ -18,6 +19,8 @@ HAND_IN = (
 
 # Brackets and parentheses may nest this deep; real configurations need two levels (vnuma).
 MAX_DEPTH = 32
+
+_MOST_SHOWN = 80
 
 _KINDS = {str: "text", bool: "a truth value", int: "a number", float: "a fraction", tuple: "a list"}
 
@@ -83,8 +86,8 @@ class Value:
             return self.data
         if isinstance(self.data, str) and _WHOLE_NUMBER.fullmatch(self.data.strip()):
             return int(self.data, 0)
-        shown = f"'{self.data[:40]}'" if isinstance(self.data, str) else self.kind
-        raise self.place.wrong(f"a whole number was expected, this is {shown}")
+        found = f"'{self.data[:40]}'" if isinstance(self.data, str) else self.kind
+        raise self.place.wrong(f"a whole number was expected, this is {found}")
 
     def flag(self) -> bool:
         """Truth: True and False, numbers, and the words xm and libxl print for them."""
@@ -100,6 +103,17 @@ class Value:
             return self.data
         raise self.place.wrong(f"a list was expected, this is {self.kind}", "write it in brackets: [ '...' ]")
 
+    def shown(self) -> str:
+        """The value in one line for a message, cut where it is long."""
+        return shown(self._written(", "), _MOST_SHOWN)
+
+    def _written(self, between: str) -> str:
+        if isinstance(self.data, tuple):
+            return between.join(item._written(" ") for item in self.data)
+        if isinstance(self.data, Mapping):
+            return between.join(f"{name}={item._written(' ')}" for name, item in self.data.items())
+        return str(self.data)
+
     def fields(self) -> Mapping[str, "Value"]:
         """The named values of a group (a JSON object, a device of an s-expression)."""
         if isinstance(self.data, Mapping):
@@ -109,11 +123,15 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a configuration sets: `values` by name (the last assignment wins), in the names of xl.cfg(5)."""
+    """What a configuration sets: `values` by name (the last assignment wins), in the names of xl.cfg(5).
+
+    `used` are names whose value other settings took over: a configuration's own variables.
+    """
 
     source: str
     values: Mapping[str, Value]
     warnings: tuple[str, ...] = ()
+    used: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", MappingProxyType(dict(self.values)))

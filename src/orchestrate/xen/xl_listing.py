@@ -25,6 +25,37 @@ _DISK_KEYS = {
     "backend_domname": "backend",
 }
 _NIC_KEYS = {"ifname": "vifname"}
+# What libxl calls the settings that xl.cfg(5) has by another name, and those that are read here.
+_NAMES = {
+    "pcidevs": "pci",
+    "dtdevs": "dtdev",
+    "rdms": "rdm",
+    "vfbs": "vfb",
+    "vkbs": "vkb",
+    "vtpms": "vtpm",
+    "p9s": "p9",
+    "channels": "channel",
+    "usbctrls": "usbctrl",
+    "usbdevs": "usbdev",
+    "vdispls": "vdispl",
+    "vsnds": "vsnd",
+    "pvcallsifs": "pvcallsif",
+    "disable_migrate": "nomigrate",
+    "vcpu_hard_affinity": "cpus",
+    "cpumap": "cpus",
+    "vnuma_nodes": "vnuma",
+    "ssid_label": "seclabel",
+    "pool_name": "pool",
+    "poolid": "pool",
+    "weight": "cpu_weight",
+}
+_READ = frozenset(
+    [
+        *("c_info", "b_info", "u", "type.pv", "sched_params", "disks", "nics", *_ACTIONS),
+        *("name", "uuid", "type", "kernel", "ramdisk", "cmdline", "bootloader", "localtime"),
+        *("target_memkb", "max_memkb", "max_vcpus", "avail_vcpus"),
+    ]
+)
 
 
 def parse(text: str, name: str) -> Settings:
@@ -34,7 +65,8 @@ def parse(text: str, name: str) -> Settings:
     """
     reader = _Reader(text, name)
     config = _guest(reader.whole())
-    values = {key: config.get(key, Value("destroy", config["c_info"].place)) for key in _ACTIONS}
+    values = _others(config)
+    values |= {key: config.get(key, Value("destroy", config["c_info"].place)) for key in _ACTIONS}
     values |= _created(_group(config, "c_info")) | _built(_group(config, "b_info"))
     for plural, singular, item in (("disks", "disk", _disk), ("nics", "vif", _nic)):
         if plural in config:
@@ -78,9 +110,27 @@ def _built(info: Mapping[str, Value]) -> dict[str, Value]:
     return values
 
 
+def _others(config: Mapping[str, Value]) -> dict[str, Value]:
+    """What else is set, in the names of xl.cfg(5), so that nobody overlooks it."""
+    values: dict[str, Value] = {}
+    info = dict(_group(config, "b_info"))
+    for group in (_group(config, "c_info"), _group(info, "u"), _group(info, "type.pv"), info, config):
+        for name, value in _set(group).items():
+            if name not in _READ and value.data not in ("<default>", "<unknown>", "", {}, ()):
+                values[_NAMES.get(name, name)] = value
+    for name, value in _group(info, "sched_params").items():
+        values[_NAMES.get(name, name)] = value
+    most, now = info.get("max_vcpus"), info.get("avail_vcpus")
+    if most and now and most.number() > len(now.items()):
+        values["maxvcpus"] = most
+    return values
+
+
 def _disk(item: Value) -> Value:
     fields = item.fields()
     words = {_DISK_KEYS[key]: value for key, value in _set(fields).items() if key in _DISK_KEYS}
+    if "discard_enable" in fields and fields["discard_enable"].data in (False, "False"):
+        words["no-discard"] = fields["discard_enable"]
     words["access"] = Value("rw" if _is_true(fields, "readwrite") else "ro", item.place)
     words["devtype"] = Value("cdrom" if _is_true(fields, "is_cdrom") else "disk", item.place)
     return Value(words, item.place)

@@ -19,6 +19,29 @@ _WAY_OUT = "write the file anew: xm list -l NAME > NAME.sxp"
 _SCALARS = ("name", "uuid", "memory", "maxmem", "vcpus", "localtime", "bootloader")
 _ACTIONS = ("on_poweroff", "on_reboot", "on_crash")
 _BOOT = {"kernel": "kernel", "ramdisk": "ramdisk", "root": "root", "args": "extra", "localtime": "localtime"}
+# What a running guest is in at the moment; no setting of its configuration.
+_STATE = frozenset(
+    [
+        *(
+            "domid",
+            "state",
+            "status",
+            "start_time",
+            "cpu_time",
+            "up_time",
+            "online_vcpus",
+            "store_mfn",
+            "console_mfn",
+            "vbd",
+            "vif",
+            "tap",
+            "tap2",
+        ),
+        *("memory_dynamic_min", "memory_dynamic_max", "memory_static_min", "memory_static_max", "notes"),
+        *("vcpus_number", "device", "image", "xend_config_format", "superpages"),
+    ]
+)
+_DEVICES = {"vkbd": "vkb", "console": "console"}
 _DISK_KEYS = {"uname": "uname", "dev": "vdev", "mode": "access", "backend": "backend"}
 
 
@@ -32,14 +55,38 @@ def parse(text: str, name: str) -> Settings:
     if len(domains) != 1:
         raise start.wrong(f"the listing holds {len(domains)} guests, one is needed", _WAY_OUT)
     fields = domains[0].items()[1:]
-    values = _taken(fields, {key: key for key in (*_SCALARS, *_ACTIONS)})
-    values |= _image(fields)
     devices = [inner for field in fields if _head(field) == "device" for inner in field.items()[1:]]
+    values = _others(fields, devices)
+    values |= _taken(fields, {key: key for key in (*_SCALARS, *_ACTIONS)})
+    values |= _image(fields)
     disks = [device for device in devices if _head(device) in ("vbd", "tap", "tap2")]
     vifs = [device for device in devices if _head(device) == "vif"]
     values["disk"] = Value(tuple(_group(disk, _DISK_KEYS) for disk in disks), domains[0].place)
     values["vif"] = Value(tuple(_group(vif, None) for vif in vifs), domains[0].place)
     return Settings(name, values)
+
+
+def _others(fields: tuple[Value, ...], devices: list[Value]) -> dict[str, Value]:
+    """What else is set or plugged in, so that nobody overlooks it."""
+    values: dict[str, Value] = {}
+    images = [part for field in fields if _head(field) == "image" for part in field.items()[1:]]
+    inside = [part for image in images if _head(image) for part in image.items()[1:]]
+    for field in (*fields, *inside):
+        name = _head(field)
+        if name and name not in _STATE and name not in _BOOT and len(field.items()) > 1:
+            values[name] = _rest(field)
+    for device in devices:
+        name = _head(device)
+        if name and name not in _STATE:
+            values[_DEVICES.get(name, name)] = _rest(device)
+    return values
+
+
+def _rest(field: Value) -> Value:
+    """What follows the word that opens a list: a lone word as it is, anything else as a list."""
+    rest = field.items()[1:]
+    alone = len(rest) == 1 and isinstance(rest[0].data, str)
+    return rest[0] if alone else Value(rest, field.place)
 
 
 def _image(fields: tuple[Value, ...]) -> dict[str, Value]:

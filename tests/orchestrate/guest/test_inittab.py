@@ -71,3 +71,37 @@ def test_terminals_that_somebody_commented_stay_so_where_there_is_no_xen_console
 @pytest.mark.parametrize("before", ["# systemd does not use inittab\n", "id:5:initdefault:\n"])
 def test_an_inittab_without_gettys_is_left_alone(before):
     assert fixed(before) == before.splitlines()
+
+
+BUSYBOX = "::sysinit:/sbin/openrc sysinit\n::shutdown:/sbin/openrc shutdown\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (
+            "tty1::respawn:/sbin/getty 38400 tty1\nhvc0::respawn:/sbin/getty -L hvc0 9600 vt100\n",
+            ["tty1::respawn:/sbin/getty 38400 tty1", "ttyS0::respawn:/sbin/getty -L ttyS0 115200 vt100"],
+        ),
+        (
+            "hvc0::respawn:/sbin/getty -L hvc0 9600 vt100\nttyS0::respawn:/sbin/getty -L ttyS0 9600 vt100\n",
+            [
+                "#hvc0::respawn:/sbin/getty -L hvc0 9600 vt100",
+                "ttyS0::respawn:/sbin/getty -L ttyS0 9600 vt100",
+            ],
+        ),
+        ("hvc0::askfirst:/bin/ash --login\n", ["ttyS0::askfirst:/bin/ash --login"]),
+        ("::askconsole:/bin/ash --login\n", ["::askconsole:/bin/ash --login"]),
+        ("console::respawn:/sbin/getty -L console 0\n", ["console::respawn:/sbin/getty -L console 0"]),
+        (
+            "#ttyS0::respawn:/sbin/getty -L ttyS0 9600 vt100\n",
+            ["ttyS0::respawn:/sbin/getty -L ttyS0 115200 vt100"],
+        ),
+        (
+            "tty1::respawn:/sbin/getty 38400 tty1\n",
+            ["tty1::respawn:/sbin/getty 38400 tty1", "ttyS0::respawn:/sbin/getty -L ttyS0 115200 vt100"],
+        ),
+    ],
+)
+def test_busyboxs_inittab_gets_one_terminal_on_the_serial_port(lines, expected):
+    assert fixed(BUSYBOX + lines)[2:] == expected

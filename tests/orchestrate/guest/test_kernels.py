@@ -87,3 +87,65 @@ def test_a_guest_with_only_a_xen_kernel_is_told_which_one_did_not_count():
     files = {"/boot/vmlinuz-2.6.26-2-xen-amd64": b"", "/boot/initrd.img-2.6.26-2-xen-amd64": b""}
     with pytest.raises(Refused, match="2-xen-amd64: for Xen only"):
         require(Files(files), "web1")
+
+
+@pytest.mark.parametrize(
+    ("image", "initrd", "version"),
+    [
+        ("vmlinuz-2.6.18-348.el5", "initrd-2.6.18-348.el5.img", "2.6.18-348.el5"),
+        ("vmlinuz-3.0.101-63-default", "initrd-3.0.101-63-default", "3.0.101-63-default"),
+        ("vmlinuz-linux-lts", "initramfs-linux-lts.img", "linux-lts"),
+        ("vmlinuz-linux", "initramfs-linux-fallback.img", "linux"),
+        ("vmlinuz-virt", "initramfs-virt", "virt"),
+        (
+            "kernel-genkernel-x86_64-3.10.25-gentoo",
+            "initramfs-genkernel-x86_64-3.10.25-gentoo",
+            "genkernel-x86_64-3.10.25-gentoo",
+        ),
+        ("kernel-5.10.27-gentoo-x86_64", "initramfs-5.10.27-gentoo-x86_64.img", "5.10.27-gentoo-x86_64"),
+    ],
+)
+def test_every_distributions_names_of_kernel_and_initramfs_are_known(image, initrd, version):
+    expected = Kernel(version, f"/boot/{image}", f"/boot/{initrd}")
+    assert bootable(Files({f"/boot/{image}": b"", f"/boot/{initrd}": b""})) == (expected,)
+
+
+@pytest.mark.parametrize(
+    ("modules", "flavour"),
+    [
+        ({"/lib/modules/5.4.72-0-virt/x": b""}, "virt"),
+        ({"/lib/modules/5.4.72-0-virt/pkgbase": b"linux\n"}, "linux"),
+    ],
+)
+def test_a_kernel_that_names_its_flavour_has_the_release_of_its_modules(modules, flavour):
+    files = {f"/boot/vmlinuz-{flavour}": b"", f"/boot/initramfs-{flavour}.img": b"", **modules}
+    assert versions(files) == ["5.4.72-0-virt"]
+
+
+def test_slackwares_generic_kernel_has_an_initrd_without_a_version():
+    files: dict[str, str | bytes] = {
+        "/etc/slackware-version": "14.2",
+        "/boot/vmlinuz-generic-4.4.14": b"",
+        "/boot/initrd.gz": b"",
+    }
+    assert bootable(Files(files))[0].initrd == "/boot/initrd.gz"
+    del files["/etc/slackware-version"]
+    assert bootable(Files(files)) == ()
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "command"),
+    [
+        ("/etc/redhat-release", "CentOS release 5.9 (Final)", "yum install kernel"),
+        ("/etc/redhat-release", "Rocky Linux release 9.2", "dnf install kernel"),
+        ("/etc/debian_version", "5.0.10", "linux-image-2.6"),
+        ("/etc/SuSE-release", "SLES 11", "zypper install kernel-default"),
+        ("/etc/os-release", 'ID="opensuse-leap"', "zypper"),
+        ("/etc/alpine-release", "3.12.1", "apk add linux-virt"),
+        ("/etc/gentoo-release", "Gentoo", "emerge"),
+    ],
+)
+def test_the_advice_is_the_distributions_and_asks_for_a_kernel_alone(path, content, command):
+    with pytest.raises(Refused, match=command) as refused:
+        require(Files({path: content}), "web1")
+    assert "grub" not in refused.value.way_out

@@ -14,7 +14,8 @@ from guest_files import Files
 from blocksync.errors import Refused, Usage
 from orchestrate.layout.table import TableKind
 from orchestrate.plan import file
-from orchestrate.plan.compose import Found, Wishes, compose, refuse_twins, refuse_unfit, root_device
+from orchestrate.plan.compose import Found, Wishes, compose, refuse_twins, refuse_unfit
+from orchestrate.plan.root import find
 from orchestrate.volumes import Signature
 from orchestrate.xen.guest import read_guest
 
@@ -114,12 +115,13 @@ def rendered(case: Case, folder: Path) -> str:
     config.write_text(CONFIG.format(root=case.root, disks=disks))
     volumes = found(case)
     xen = read_guest(config)
+    reading = Files({**KERNEL, **case.files})
     plan, warnings = compose(
         xen,
         volumes,
         Wishes(disk="/dev/vg1/web1", **case.wishes),  # type: ignore[arg-type]
-        root=root_device(xen, volumes),
-        reading=Files({**KERNEL, **case.files}),
+        root=find(xen, volumes, lambda _: reading).device,
+        reading=reading,
     )
     return file.dump(plan, warnings).replace(str(folder), "FOLDER")
 

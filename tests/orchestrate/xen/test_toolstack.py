@@ -223,3 +223,15 @@ def test_an_autostart_link_whose_name_no_journal_holds_is_refused(
     with pytest.raises(Refused, match="has a name that is no UTF-8") as refused:
         found().autostart(str(config), "web1")
     assert refused.value.guard == "autostart"
+
+
+def test_a_name_with_blanks_is_found_and_mistaken_for_no_other():
+    head = "Name                  ID   Mem VCPUs\tState\tTime(s)\n"
+    listing = (
+        head
+        + "Domain-0               0  1024     2     r-----   10.0\n"
+        + "Web Server 2           7   256     1     -b----    1.5\n"
+    )
+    assert state_in(listing, "Web Server 2") is DomainState.RUNNING
+    assert state_in(listing, "Web Server") is None
+    assert state_in(listing, "Web") is None
