@@ -29,7 +29,6 @@ CHECKSUM_SIZE = 16
 CHUNK_DIGESTS = 1024
 SPOT_CHECKS = 12
 WHAT = "a digest file"
-_SMALLEST_BLOCK = 4096
 # Where no stamp can tell whether somebody else wrote.
 MORE_SPOT_CHECKS = 64
 
@@ -472,24 +471,17 @@ def _is_ours(head: bytes, length: int) -> bool:
     """Whether a file that begins with `head` and has this length may be replaced.
 
     A crash leaves a whole file: it was flushed before it got its name. What may be torn is a header that was
-    written over an older one, and both begin with the magic and say the same length. So a file of zeros is
-    somebody's: many file systems and every new image begin with them.
+    written over an older one, and both begin with the magic. So a file of zeros is somebody's: many file
+    systems and every new image begin with them.
     """
     if length == 0:
         return True
     if len(head) < HEADER_SIZE or not head.startswith(MAGIC):
         return False
-    _, _, _, _, size, offset, block_size, kind, *_ = _HEADER.unpack_from(head)
-    known = {each.number: each for each in HASHES}
-    told = Binding(
-        source="",
-        target="",
-        size=size,
-        target_offset=offset,
-        block_size=block_size or _SMALLEST_BLOCK,
-        hash=known.get(kind, max(HASHES, key=lambda each: each.size)),
-    )
-    return length <= told.file_size
+    try:
+        return length <= Header.unpack(head).binding.file_size
+    except Untrusted:
+        return True
 
 
 def load(path: Path, binding: Binding, spans: list[tuple[int, int]] | None = None) -> Digests:

@@ -61,7 +61,7 @@ def test_nothing_changed_leaves_the_file_as_it_is(job: Job) -> None:
     assert job.digests.stat() == before or job.digests.stat().st_ino == before.st_ino
 
 
-@pytest.mark.parametrize("at", [0, 8, 12, 16, 100, 4095, 8192, 12288 + 16 * 64])
+@pytest.mark.parametrize("at", [0, 8, 12, 16, 30, 31, 41, 46, 100, 4095, 8192, 12288 + 16 * 64])
 def test_one_wrong_byte_anywhere_means_a_full_compare_with_a_message(job: Job, at: int) -> None:
     data = bytearray(job.digests.read_bytes())
     data[at] ^= 1
