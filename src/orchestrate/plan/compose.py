@@ -35,7 +35,6 @@ from orchestrate.plan.model import (
     partition_kind,
 )
 from orchestrate.volumes import Signature
-from orchestrate.xen import left_behind
 from orchestrate.xen.guest import XenGuest
 
 MOUNTABLE = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs"})
@@ -311,7 +310,7 @@ def _nics(xen: XenGuest) -> tuple[tuple[Nic, ...], tuple[str, ...]]:
         if mac is None:
             mac = _made_up_mac(xen.name, index)
             warnings.append(f"vif {index} has no MAC in the configuration; {mac} was made up for it")
-        nics.append(Nic(mac=mac, bridge=vif.bridge, addresses=tuple(filter(left_behind.is_address, vif.ips))))
+        nics.append(Nic(mac=mac, bridge=vif.bridge, addresses=vif.ips))
     return tuple(nics), tuple(warnings)
 
 

@@ -6,7 +6,6 @@ nothing under KVM (all of these are told in one line), or it has its line: with 
 tables here, or, unknown, without one. So nothing that a configuration says is dropped without a word.
 """
 
-import ipaddress
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -280,9 +279,6 @@ def _of_disk(disk: Disk) -> Iterator[str]:
 def _of_vif(index: int, vif: Vif) -> Iterator[str]:
     card = f"vif {index}"
     yield from _of_wiring(card, vif)
-    for address in vif.ips:
-        if not is_address(address):
-            yield _left(vif, f"ip of {card}", address, "it is no IP address")
     if vif.ips and vif.bridge is not None:
         yield _left(
             vif,
@@ -323,12 +319,3 @@ def _of_wiring(card: str, vif: Vif) -> Iterator[str]:
     if vif.trunk:
         reason = "it is Open vSwitch's notation; set <vlan> with `virsh edit`, or name a bridge in that VLAN"
         yield _left(vif, f"VLAN {vif.trunk} of {card}", "", reason)
-
-
-def is_address(text: str) -> bool:
-    """Whether `text` is an IP address, with or without its prefix."""
-    try:
-        ipaddress.ip_interface(text)
-    except ValueError:
-        return False
-    return True

@@ -82,7 +82,6 @@ def test_a_variable_of_the_file_itself_is_not_lost_where_a_setting_took_it():
         ("bridge=br0,backend=netdom", ("backend of vif 0 = netdom", "another domain")),
         ("bridge=br0,gatewaydev=eth1", ("gatewaydev", "routed")),
         ("bridge=ovs0.100:200,script=vif-openvswitch", ("VLAN 100:200", "<vlan>")),
-        ("bridge=br0,ip=300.1.1.1", ("300.1.1.1", "no IP address")),
         ("bridge=br0,colour=red", ("colour of vif 0 = red", "not known here")),
     ],
 )
