@@ -10,6 +10,7 @@ from blocksync.devices import Device
 from blocksync.digests import Binding, Digests, State
 from blocksync.errors import BlocksyncError, Refused
 from blocksync.passes import PassReport, PassRequest, fitting_block_size
+from blocksync.remote.watching import Whole
 from blocksync.wire import extent_list, frames
 from blocksync.wire.compression import CODECS
 from blocksync.wire.extent_list import Pair
@@ -19,15 +20,18 @@ from blocksync.wire.messages import FarDevice, Mark, Start
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """A request over `size` bytes, with what both ends agree on for it. `pairs` None is all of it."""
+    """A request over `size` bytes, with what both ends agree on for it. `pairs` None is all of it. `data` is
+    how many bytes of the source are no holes, None where nobody knows.
+    """
 
     request: PassRequest
     size: int
     terms: Terms
     pairs: list[Pair] | None
+    data: int | None
 
     @classmethod
-    def of(cls, request: PassRequest, source: Path | str, available: int) -> "Scope":
+    def of(cls, request: PassRequest, source: Path | str, available: int, data: int | None = None) -> "Scope":
         """The scope of a request whose source has `available` bytes, as the host that has it says. Raises
         Refused when they are too few, or so many that what is remembered of them has no room here.
         """
@@ -41,7 +45,7 @@ class Scope:
             cause = f"is said to have {size} bytes: what is remembered of its blocks needs {needed}"
             raise Refused(source, cause, "check the path there, or use a larger --block-size", guard="size")
         pairs = None if request.only is None else request.only.aligned(request.block_size, size).pairs()
-        return cls(request, size, terms, pairs)
+        return cls(request, size, terms, pairs, data)
 
     @property
     def extents(self) -> list[Pair]:
@@ -51,6 +55,11 @@ class Scope:
     def total(self) -> int:
         """Bytes that the pass looks at."""
         return sum(size for _, size in self.extents)
+
+    @property
+    def whole(self) -> Whole:
+        """What its progress is measured by."""
+        return Whole(self.total, self.data, self.request.bytes_per_second)
 
     def new_bitmap(self) -> bytearray:
         """One clear bit a block."""
