@@ -2,16 +2,17 @@
 
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from blocksync.errors import Refused, Usage
 from blocksync.locations import Location
+from blocksync.progress import Tell, untold
 from orchestrate import source, volumes
 from orchestrate.guest import initramfs, kernels, power_button
 from orchestrate.guest.unmounted import Unmounted
-from orchestrate.hosts import Host, ThisHost
+from orchestrate.hosts import Done, Host, ThisHost
 from orchestrate.layout.table import TableKind
 from orchestrate.plan.compose import Found, Wishes, compose, mountpoints, refuse_unfit, root_device
 from orchestrate.plan.model import Plan
@@ -45,17 +46,42 @@ class Planned:
     warnings: tuple[str, ...]
 
 
-def run(request: PlanRequest) -> Planned:
-    """Make the plan; raises `Usage` or `Refused` for what cannot be migrated."""
+class _Counted:
+    """A host whose commands read the guest's files; each is counted and told: a slow one needs minutes."""
+
+    def __init__(self, host: Host, tell: Tell) -> None:
+        self._host = host
+        self._tell = tell
+        self._count = 0
+
+    def run(self, argv: Sequence[str]) -> Done:
+        """As `Host.run`."""
+        self._count += 1
+        self._tell(f"reading the guest's files ({self._count})")
+        return self._host.run(argv)
+
+    def describe(self) -> str:
+        """As `Host.describe`."""
+        return self._host.describe()
+
+
+def run(request: PlanRequest, tell: Tell = untold, aside: source.Aside = source.not_aside) -> Planned:
+    """Make the plan; raises `Usage` or `Refused` for what cannot be migrated. `tell` is told what it
+    is at.
+    """
     far = request.config.host
-    with source.opened(None if far is None else str(far), request.reach) as volumes_at:
-        return _planned(request, volumes_at.host)
+    with source.opened(None if far is None else str(far), request.reach, aside) as volumes_at:
+        return _planned(request, volumes_at.host, tell)
 
 
-def _planned(request: PlanRequest, host: Host) -> Planned:
+def _planned(request: PlanRequest, host: Host, tell: Tell) -> Planned:
+    tell(f"reading {request.config}")
     xen = _read_config(request.config, host)
     _refuse_unknown_mappings(request, xen)
-    found = [_find(host, disk, request.mapped, request.config) for disk in xen.disks]
+    found = []
+    for number, disk in enumerate(xen.disks, 1):
+        tell(f"looking at volume {number} of {len(xen.disks)}: {disk.target}")
+        found.append(_find(host, disk, request.mapped, request.config))
     refuse_unfit(found, request.overrides)
     root = _root(request, xen, found)
     far = request.config.host
@@ -68,7 +94,7 @@ def _planned(request: PlanRequest, host: Host) -> Planned:
         first_sector=request.first_sector,
         overrides=request.overrides,
     )
-    reading = _reading(host, found, root)
+    reading = _reading(_Counted(host, tell), found, root)
     plan, warnings = compose(xen, found, wishes, root=root, reading=reading)
     # The newest kernel is the one that boots by itself; to look into more of them costs a slow host minutes.
     of_initramfs = initramfs.warnings(reading, kernels.bootable(reading)[:1])
