@@ -219,7 +219,7 @@ cdef class Copy:
     ranges to look at instead of everything. `gate` is called once, by one worker, before the first write;
     when it raises, nothing is written. `source_align` and `target_align` are 1 for a descriptor that reads
     through the page cache, else the sector size that its direct I/O needs. `tail_fd` writes what is no
-    multiple of that. `bytes_per_second` bounds what is looked at and written together (0: no bound). `compare` false writes blocks that are not known without reading the target.
+    multiple of that. `bytes_per_second` bounds what is read of the source and written together (0: no bound). `compare` false writes blocks that are not known without reading the target.
     """
 
     cdef:
@@ -360,7 +360,6 @@ cdef class Copy:
         with nogil:
             if self._set_up(&desk) == 0:
                 while self._claim(&start, &length):
-                    self._pay(length)
                     if self._finish(&desk, start, length) < 0:
                         break
             else:
@@ -492,9 +491,10 @@ cdef class Copy:
         cdef int differs
         if segment.source_hole:
             segment.data = self.zeros
-        elif self._read(&self.source, desk.source, start, length, READ_SOURCE) < 0:
-            return -1
         else:
+            self._pay(length)
+            if self._read(&self.source, desk.source, start, length, READ_SOURCE) < 0:
+                return -1
             atomic_add(&self.source_read, length)
         if self.table != NULL and self._hash(desk, &segment) < 0:
             return -1

@@ -245,4 +245,5 @@ def _described(device: Device, signature: Mark | None = None, stamp: str = "") -
         identity=device.identity,
         signature=signature,
         stamp=stamp,
+        data=devices.data_size(device),
     )

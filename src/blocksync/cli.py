@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 from blocksync import commands, foreign
 from blocksync.commands import Values
+from blocksync.display import Display, display
 from blocksync.errors import BlocksyncError, ExitCode, Interrupted
-from blocksync.progress import Display, Report, display
+from blocksync.progress import Report
 from blocksync.sizes import format_size, parse_size
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def _carry_out(words: list[str]) -> int:
 def sync(values: Values) -> ExitCode:
     """`blocksync sync`"""
     with _display(values) as shown:
-        report = _sync(values, shown.task("sync"))
+        report = _sync(values, shown.task("sync", _before(values)))
     for note in report.notes:
         _note(note)
     if values["json"]:
@@ -115,7 +116,7 @@ def _sync(values: Values, progress: Report) -> "PassReport":
 def verify(values: Values) -> ExitCode:
     """`blocksync verify`"""
     with _display(values) as shown:
-        result = _verify(values, shown.task("verify"))
+        result = _verify(values, shown.task("verify", _before(values)))
     source, target = _ends(values)
     if values["json"]:
         roots = {"source_root": result.source_root, "target_root": result.target_root}
@@ -269,6 +270,11 @@ def _path(values: Values, name: str) -> Path:
 def _size(values: Values, name: str) -> int | None:
     text = values[name]
     return None if text is None else parse_size(str(text))
+
+
+def _before(values: Values) -> str:
+    """What is waited for before a pass begins."""
+    return "reaching the other host" if _is_between_hosts(values) else ""
 
 
 def _display(values: Values) -> Display:

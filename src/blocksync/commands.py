@@ -144,7 +144,8 @@ SYNC = Command(
         Option(
             name="bwlimit",
             metavar="BYTES",
-            help="Look at and write no more than this in a second, together: 50MiB, for one.",
+            help="Read and write no more than this in a second, together (between hosts: send); holes cost "
+            "nothing. 50MiB, for one.",
         ),
         Option(name="dry_run", kind=Kind.FLAG, help="Say what would be written, and write nothing."),
         DIRECT,

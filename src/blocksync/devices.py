@@ -238,6 +238,16 @@ def alignment(device: Device) -> int:
     return device.sector_size if device.is_block else 4096
 
 
+def data_size(device: Device) -> int | None:
+    """Bytes of a file that are no holes, as its file system counts; None where nobody knows."""
+    if device.is_block:
+        return None
+    try:
+        return device.path.stat().st_blocks * 512
+    except OSError:
+        return None
+
+
 def same_as_measured(device: Device, fd: int) -> None:
     with telling(device.path, "cannot be measured"):
         now = measured(device.path, fd)

@@ -41,6 +41,10 @@ DIRECT_SEGMENT = 2**20
 MOST_WORKERS = 8
 DIRECT_WORKERS = 8
 
+# Below this rate a pass takes smaller bites, by fewer workers: each waits for its turn, and progress with it.
+FEW_A_SECOND = 4
+SLOW = FEW_A_SECOND * MOST_WORKERS * DIRECT_SEGMENT
+
 # Flush behind the writers, so that progress is durable.
 FLUSH_EVERY = 256 * 2**20
 # How often the disk is given what was written meanwhile, so that the last flush is short.
@@ -57,8 +61,8 @@ class PassRequest:
     the volume that `source` is a snapshot of: the digest file is then about that volume, and serves all its
     snapshots. `direct` reads regular files past the page cache as well; `cache` lets block devices be read
     through it, which is stale when a guest writes underneath. `hash` is what digests are made of.
-    `bytes_per_second` bounds what is looked at and written together. `known_signatures` may be on the
-    target besides the source's own; `overrides` names guards to leave out.
+    `bytes_per_second` bounds what is read of the source and written together; holes cost nothing.
+    `known_signatures` may be on the target besides the source's own; `overrides` names guards to leave out.
     """
 
     source: Path
@@ -317,6 +321,7 @@ class _Pass:
         only = plan.request.only
         self._only = None if only is None else only.aligned(plan.request.block_size, plan.size)
         self._total = plan.size if self._only is None else self._only.total
+        self._to_read = devices.data_size(plan.source)
         self._durable = 0
         self._flushed = 0
 
@@ -338,7 +343,6 @@ class _Pass:
 
     def _core(self) -> Copy:
         request = self._plan.request
-        segment = max(DIRECT_SEGMENT if self._is_direct else SEGMENT, request.block_size)
         return Copy(
             source_fd=self._source.fd,
             target_fd=self._target.fd,
@@ -346,7 +350,7 @@ class _Pass:
             size=self._plan.size,
             target_offset=request.target_offset,
             block_size=request.block_size,
-            segment_size=segment,
+            segment_size=self._segment,
             source_align=self._source.align,
             target_align=self._target.align,
             source_holes=not self._source.device.is_block,
@@ -366,13 +370,26 @@ class _Pass:
     def _is_direct(self) -> bool:
         return self._source.is_direct or self._target.is_direct
 
+    @property
+    def _segment(self) -> int:
+        """Bytes that a worker handles at a time."""
+        rate = self._plan.request.bytes_per_second
+        large = self._is_direct and (rate is None or rate >= SLOW)
+        return max(DIRECT_SEGMENT if large else SEGMENT, self._plan.request.block_size)
+
+    @property
+    def _workers(self) -> int:
+        """How many work, so that each has its turn several times a second."""
+        most = DIRECT_WORKERS if self._is_direct else min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+        rate = self._plan.request.bytes_per_second
+        return most if rate is None else max(1, min(most, rate // (FEW_A_SECOND * self._segment)))
+
     def _before_first_write(self) -> None:
         if self._table is not None:
             self._settlement.begin(self._table)
 
     def _work(self, copy: Copy) -> None:
-        count = DIRECT_WORKERS if self._is_direct else min(len(os.sched_getaffinity(0)), MOST_WORKERS)
-        workers = [threading.Thread(target=copy.work, name=f"copy {i}") for i in range(count)]
+        workers = [threading.Thread(target=copy.work, name=f"copy {i}") for i in range(self._workers)]
         try:
             for worker in workers:
                 worker.start()
@@ -442,10 +459,15 @@ class _Pass:
         self._report(
             Progress(
                 phase=phase,
-                bytes_done=self._durable,
+                bytes_done=counters.done if self._plan.request.dry_run else self._durable,
+                bytes_looked_at=counters.done,
                 bytes_total=self._total,
                 bytes_changed=counters.changed,
                 bytes_written=counters.written,
+                bytes_read=counters.source_read,
+                bytes_moved=counters.source_read + counters.written,
+                bytes_to_read=self._to_read,
+                limit=self._plan.request.bytes_per_second,
                 seconds=time.monotonic() - self._started,
             )
         )

@@ -14,7 +14,7 @@ from blake3 import blake3
 
 from blocksync import devices, guards
 from blocksync._copy import mark_differences
-from blocksync.devices import Opened
+from blocksync.devices import Device, Opened
 from blocksync.errors import CHECK, Failed, Interrupted, Refused, telling
 from blocksync.extents import Extents
 from blocksync.interruption import stop_on_signals
@@ -95,6 +95,10 @@ class _Side:
         # Two buffers: one is hashed and compared while the next chunk is read into the other.
         self._buffers = (mmap.mmap(-1, CHUNK), mmap.mmap(-1, CHUNK))
 
+    @property
+    def device(self) -> Device:
+        return self._opened.device
+
     def read(self, start: int) -> _Chunk:
         """The chunk at `start`, in a buffer that stays as it is until the chunk after the next is read."""
         need = min(CHUNK, self._length - start)
@@ -148,19 +152,34 @@ def _compare(sides: tuple[_Side, _Side], length: int, progress: Report | None) -
     started = time.monotonic()
     bits = bytearray(-(-length // GRAIN // 8) + 1)
     roots = _Roots()
-    differing = 0
+    differing = read = 0
+    to_read = devices.data_size(sides[0].device)
     with stop_on_signals() as stop, ThreadPoolExecutor(2) as pool:
         for start, left, right in _chunks(sides, length, pool):
             if stop:
                 raise Interrupted("verify", f"stopped after {start} of {length} bytes", "run it again")
             found = 0
             if not (left.hole and right.hole):
+                read += len(left.data)
                 found = mark_differences(left.data, right.data, len(left.data), GRAIN, bits, start // GRAIN)
             roots.update(left.data, right.data, equal=not found)
             differing += found
             if progress is not None:
                 done = start + len(left.data)
-                progress(_moment(done, length, differing * GRAIN, time.monotonic() - started))
+                progress(
+                    Progress(
+                        phase="verify",
+                        bytes_done=done,
+                        bytes_looked_at=done,
+                        bytes_total=length,
+                        bytes_changed=differing * GRAIN,
+                        bytes_written=0,
+                        bytes_read=read,
+                        bytes_moved=read,
+                        bytes_to_read=to_read,
+                        seconds=time.monotonic() - started,
+                    )
+                )
     return Comparison(*roots.hexdigests(), Extents.of_blocks(bits, GRAIN, length))
 
 
@@ -175,14 +194,3 @@ def _chunks(
         after = start + CHUNK
         ahead = [pool.submit(side.read, after) for side in sides] if after < length else []
         yield start, left, right
-
-
-def _moment(done: int, total: int, changed: int, seconds: float) -> Progress:
-    return Progress(
-        phase="verify",
-        bytes_done=done,
-        bytes_total=total,
-        bytes_changed=changed,
-        bytes_written=0,
-        seconds=seconds,
-    )

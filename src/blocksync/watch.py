@@ -105,8 +105,11 @@ def _moment(done: int, total: int, changed: int, seconds: float) -> Progress:
     return Progress(
         phase="watch",
         bytes_done=done,
+        bytes_looked_at=done,
         bytes_total=total,
         bytes_changed=changed,
         bytes_written=0,
+        bytes_read=done,
+        bytes_moved=done,
         seconds=seconds,
     )

@@ -61,9 +61,9 @@ def of(records: Sequence[PassRecord]) -> Forecast | None:
     dirty = _dirty_rate(recent, listed=listed)
     if dirty is None:
         return None
-    points = [
-        (_work(each, listed=listed), each.seconds) for each in _with_the_largest(records, listed=listed)
-    ]
+    # A pass that was held back shows how fast it was allowed to be; where there is no other, at least that.
+    timed = [each for each in records if each.limit is None] or records
+    points = [(_work(each, listed=listed), each.seconds) for each in _with_the_largest(timed, listed=listed)]
     rate = _transfer_rate(points)
     fixed = max(0.0, median(seconds - work / rate for work, seconds in points[-(len(recent) - 1) :]))
     return Forecast(dirty, rate, fixed)

@@ -48,7 +48,7 @@ class PassRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """What a pass over all volumes did, in bytes and seconds.
 
     `at` is the moment whose content was copied, as seconds since 1970. `listed` says that only candidates
-    were looked at; `why` says why everything was.
+    were looked at; `why` says why everything was. `limit` bounded what was moved in a second.
     """
 
     at: float
@@ -60,6 +60,7 @@ class PassRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     source: Literal["snapshots", "volumes"]
     listed: bool = False
     why: str = ""
+    limit: int | None = None
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -146,7 +146,7 @@ class Journal:
             self.end(step)
             watch.ends(step)
 
-        return Stopwatch(begins=begins, ends=ends, steps=watch.steps)
+        return Stopwatch(begins=begins, ends=ends, breaks=watch.breaks, tell=watch.tell, steps=watch.steps)
 
     def _close(self, name: str, **changes: Any) -> None:
         steps = list(self.content.steps)

@@ -216,12 +216,6 @@ def _records(records: "tuple[PassRecord, ...]") -> Table:
     return table
 
 
-def step(step: Step, *, color: bool) -> None:
-    """A finished step, on standard error: standard output is for the result."""
-    console = Console(stderr=True, no_color=not color, highlight=False, markup=False, emoji=False)
-    _say(console, f"{step.seconds:8.2f} s  {step.name}")
-
-
 def rehearsal(rehearsal: "Rehearsal", *, as_json: bool, color: bool) -> None:
     """That the guest came up, and where its console is kept."""
     for note in rehearsal.notes:

@@ -1,9 +1,9 @@
 """The guest's volumes as a source of passes: on this machine, or pulled from the Xen host."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +18,7 @@ from blocksync.remote import Part
 from blocksync.remote.far_end import FarEnd
 from blocksync.transports.choice import Kind, choose
 from blocksync.transports.failures import Unreachable
-from blocksync.transports.interface import Transport
+from blocksync.transports.interface import Channel, Transport
 from blocksync.verify import Comparison
 from blocksync.wire.link import Lost
 from orchestrate.hosts import FarHost, Host, HostLost, ThisHost
@@ -87,6 +87,42 @@ class Proof:
         if report.bytes_changed or report.bytes_total != size:
             raise _differ(self.volume, report.bytes_changed)
         return f"{'all ' if whole else ''}{-(-size // report.block_size)} blocks equal on both sides"
+
+
+Aside = Callable[[str], AbstractContextManager[None]]
+"""Leaves the terminal to somebody else while something, by its name, is waited for."""
+
+
+def not_aside(what: str) -> AbstractContextManager[None]:
+    """Where nobody draws on the terminal."""
+    del what
+    return nullcontext()
+
+
+class Reaching:
+    """`transport`, which is aside while it starts a command: it may have to connect first."""
+
+    def __init__(self, transport: Transport, aside: Aside) -> None:
+        self._transport = transport
+        self._aside = aside
+
+    def run(self, argv: Sequence[str]) -> Channel:
+        """As `Transport.run`."""
+        with self._aside(f"reaching {self.describe()}"):
+            return self._transport.run(argv)
+
+    def put(self, content: bytes, path: str, mode: int) -> None:
+        """As `Transport.put`."""
+        with self._aside(f"reaching {self.describe()}"):
+            self._transport.put(content, path, mode)
+
+    def close(self) -> None:
+        """As `Transport.close`."""
+        self._transport.close()
+
+    def describe(self) -> str:
+        """As `Transport.describe`."""
+        return self._transport.describe()
 
 
 class Source(Protocol):
@@ -226,12 +262,14 @@ def _differ(volume: Path, differing: int) -> Differences:
 
 
 @contextmanager
-def opened(xen_host: str | None, reach: Reach) -> Iterator[Source]:
-    """The source of a plan: `xen_host` as [user@]host[:port], None for this machine."""
+def opened(xen_host: str | None, reach: Reach, aside: Aside = not_aside) -> Iterator[Source]:
+    """The source of a plan: `xen_host` as [user@]host[:port], None for this machine. While that is reached,
+    its ssh may ask for a password: `aside` leaves it the terminal.
+    """
     if xen_host is None:
         yield Here()
         return
-    transport = reach.connection(xen_host)
+    transport = Reaching(reach.connection(xen_host), aside)
     far = Far(transport)
     try:
         yield far

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from blocksync.progress import Tell, untold
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -16,10 +18,14 @@ class Step:
 
 @dataclass(slots=True)
 class Stopwatch:
-    """Collects steps; `announce` is told each name as it begins and each step as it ends."""
+    """Collects steps. `begins` and `breaks` are told each name as it begins or fails, `ends` each step as it
+    ends, and `tell` what the present one is at.
+    """
 
     begins: Callable[[str], None] = lambda _: None
     ends: Callable[[Step], None] = lambda _: None
+    breaks: Callable[[str], None] = lambda _: None
+    tell: Tell = untold
     steps: list[Step] = field(default_factory=list)
 
     @contextmanager
@@ -27,6 +33,10 @@ class Stopwatch:
         """Time the block under `name`; a step that raises is not counted as done."""
         self.begins(name)
         start = time.monotonic()
-        yield
+        try:
+            yield
+        except BaseException:
+            self.breaks(name)
+            raise
         self.steps.append(Step(name, time.monotonic() - start))
         self.ends(self.steps[-1])

@@ -1,8 +1,10 @@
 """What the next pass would take: the numbers that made the records come out again."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from orchestrate import forecast
 from orchestrate.forecast import Forecast
@@ -85,3 +87,34 @@ def test_a_guest_that_writes_more_than_is_moved_is_named_with_both_rates():
     assert not found.converges(3600)
     assert "changes 20" in found.why_not(3600)
     assert "move 10" in found.why_not(3600)
+
+
+def test_a_pass_that_was_held_back_does_not_make_the_rate():
+    free = night(MIB, 100 * MIB, 1, 3)
+    # The same night goes on at 2 MiB a second: each pass takes longer, and the guest changes as before.
+    at, held = free[-1].at + free[-1].seconds, list(free)
+    for _ in range(4):
+        gap = at - held[-1].at
+        work = int(MIB * gap)
+        seconds = 1 + work / (2 * MIB)
+        held.append(
+            replace(free[-1], at=at, seconds=seconds, looked_at=work, read=work, changed=work, limit=2 * MIB)
+        )
+        at += seconds
+    found = forecast.of(held)
+    assert found is not None
+    assert found.transfer_rate == pytest.approx(100 * MIB, rel=0.05)
+    assert found.dirty_rate == pytest.approx(MIB, rel=0.1)
+    assert found.fixed == pytest.approx(1, rel=0.3)
+
+
+def test_where_every_pass_was_held_back_they_tell_at_least_how_long_it_may_take():
+    limited = [replace(record, limit=10 * MIB) for record in night(MIB, 10 * MIB, 1, 3)]
+    assert forecast.of(limited) == forecast.of(night(MIB, 10 * MIB, 1, 3))
+
+
+def test_records_of_earlier_releases_have_no_limit():
+    (record,) = night(MIB, 10 * MIB, 1, 1)
+    fields = msgspec.to_builtins(record)
+    del fields["limit"]
+    assert msgspec.convert(fields, PassRecord) == record

@@ -17,7 +17,7 @@ from blocksync.passes import BLOCK_SIZE, PassRequest
 from blocksync.progress import Progress, Report
 from blocksync.remote.far_end import FarEnd
 from blocksync.remote.near import Scope
-from blocksync.remote.watching import Watch
+from blocksync.remote.watching import Watch, Whole
 from blocksync.targets import Range
 from blocksync.transports.interface import Transport
 from blocksync.verify import Comparison
@@ -70,7 +70,7 @@ def compare(
 
 def _with_far_source(request: PassRequest, far: FarEnd, watch: Watch, device: devices.Device) -> Comparison:
     source = far.describe("source", str(request.source))
-    scope = Scope.of(request, f"{far.name}: {request.source}", source.size)
+    scope = Scope.of(request, f"{far.name}: {request.source}", source.size, source.data)
     span = Range(
         path=request.target,
         offset=request.target_offset,
@@ -100,7 +100,7 @@ def _with_far_source(request: PassRequest, far: FarEnd, watch: Watch, device: de
             dry_run=True,
         )
         end = TargetEnd(far.link, far.crew, receiving)
-        _see_through(end, far, watch, scope.total)
+        _see_through(end, far, watch, scope.whole)
         far.farewell(end.done())
         if end.totals is None or not end.totals.complete:
             looked_at = 0 if end.totals is None else end.totals.looked_at
@@ -109,7 +109,7 @@ def _with_far_source(request: PassRequest, far: FarEnd, watch: Watch, device: de
 
 
 def _with_far_target(request: PassRequest, far: FarEnd, watch: Watch, device: devices.Device) -> Comparison:
-    scope = Scope.of(request, device.path, device.size)
+    scope = Scope.of(request, device.path, device.size, devices.data_size(device))
     far.describe("target", str(request.target))
     table, blocks = _new_table(scope), scope.new_bitmap()
     direct = devices.goes_direct(device, 0, direct=request.direct, cache=request.cache)
@@ -131,15 +131,16 @@ def _with_far_target(request: PassRequest, far: FarEnd, watch: Watch, device: de
             dry_run=True,
         )
         end = SourceEnd(far.link, far.crew, sending)
-        _see_through(end, far, watch, scope.total)
+        _see_through(end, far, watch, scope.whole)
         if not end.complete:
             raise watch.interrupted("verify", end.moment()[0], scope.total)
     return _comparison(scope, blocks, table)
 
 
-def _see_through(end: SourceEnd | TargetEnd, far: FarEnd, watch: Watch, total: int) -> None:
+def _see_through(end: SourceEnd | TargetEnd, far: FarEnd, watch: Watch, whole: Whole) -> None:
     try:
-        watch.see_through(end, far.crew, total)
+        watch.see_through(end, far.crew, whole)
+        watch.show(watch.phase, end, whole)
     except BlocksyncError as error:
         far.abandon(error)
         raise

@@ -9,6 +9,7 @@ from blocksync.devices import Device
 from blocksync.digests import Binding, Digests
 from blocksync.errors import BlocksyncError, Refused
 from blocksync.passes import PassReport, PassRequest, fitting_block_size, require_memory
+from blocksync.remote.watching import Whole
 from blocksync.wire import extent_list, frames
 from blocksync.wire.compression import CODECS
 from blocksync.wire.extent_list import Pair
@@ -18,15 +19,18 @@ from blocksync.wire.messages import FarDevice, Mark, Start
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """A request over `size` bytes, with what both ends agree on for it. `pairs` None is all of it."""
+    """A request over `size` bytes, with what both ends agree on for it. `pairs` None is all of it. `data` is
+    how many bytes of the source are no holes, None where nobody knows.
+    """
 
     request: PassRequest
     size: int
     terms: Terms
     pairs: list[Pair] | None
+    data: int | None
 
     @classmethod
-    def of(cls, request: PassRequest, source: Path | str, available: int) -> "Scope":
+    def of(cls, request: PassRequest, source: Path | str, available: int, data: int | None = None) -> "Scope":
         """The scope of a request whose source has `available` bytes, as the host that has it says. Raises
         Refused when they are too few, or so many that what is remembered of them has no room here.
         """
@@ -37,7 +41,7 @@ class Scope:
         require_memory(source, size, request)
         terms = frames.terms(size, request.block_size, request.hash.size)
         pairs = None if request.only is None else request.only.aligned(request.block_size, size).pairs()
-        return cls(request, size, terms, pairs)
+        return cls(request, size, terms, pairs, data)
 
     @property
     def extents(self) -> list[Pair]:
@@ -47,6 +51,11 @@ class Scope:
     def total(self) -> int:
         """Bytes that the pass looks at."""
         return sum(size for _, size in self.extents)
+
+    @property
+    def whole(self) -> Whole:
+        """What its progress is measured by."""
+        return Whole(self.total, self.data, self.request.bytes_per_second)
 
     def new_bitmap(self) -> bytearray:
         """One clear bit a block."""

@@ -43,7 +43,7 @@ class Pull:
         """The pass; see blocksync.remote.run."""
         origin = None if request.origin is None else str(request.origin)
         source = far.describe("source", str(request.source), signature=True, origin=origin)
-        scope = Scope.of(request, f"{far.name}: {request.source}", source.size)
+        scope = Scope.of(request, f"{far.name}: {request.source}", source.size, source.data)
         span = request.span(scope.size)
         if self.target is not None and far.same_kernel:
             here = near.there(request.source, source)
@@ -153,8 +153,8 @@ class _Pulling:
     def _see_through(self) -> Totals:
         try:
             self._far.moment = self._end.moment
-            self._watch.see_through(self._end, self._far.crew, self._scope.total)
-            self._watch.show("flush", self._end, self._scope.total)
+            self._watch.see_through(self._end, self._far.crew, self._scope.whole)
+            self._watch.show("flush", self._end, self._scope.whole)
         except BlocksyncError as error:
             self._far.abandon(error)
             # What was applied is, if it can be made durable, as good as after a stop.

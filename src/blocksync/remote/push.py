@@ -38,7 +38,7 @@ class Push:
 
     def run(self, request: PassRequest, far: FarEnd, watch: Watch) -> PassReport:
         """The pass; see blocksync.remote.run."""
-        scope = Scope.of(request, request.source, self.source.size)
+        scope = Scope.of(request, request.source, self.source.size, devices.data_size(self.source))
         target = far.describe("target", str(request.target))
         if target.kind != "missing" and far.same_kernel:
             here = near.there(request.target, target)
@@ -152,8 +152,8 @@ class _Pushing:
     def _see_through(self, end: SourceEnd) -> Done:
         try:
             self._far.moment = end.moment
-            self._watch.see_through(end, self._far.crew, self._scope.total)
-            self._watch.show("flush", end, self._scope.total)
+            self._watch.see_through(end, self._far.crew, self._scope.whole)
+            self._watch.show("flush", end, self._scope.whole)
         except BlocksyncError as error:
             self._far.abandon(error)
             if isinstance(error, Lost) and not self._scope.request.dry_run:

@@ -22,12 +22,29 @@ class End(Protocol):
     @property
     def durable(self) -> int: ...
     @property
+    def looked_at(self) -> int: ...
+    @property
+    def source_read(self) -> int: ...
+    @property
+    def bytes_moved(self) -> int: ...
+    @property
     def bytes_changed(self) -> int: ...
     @property
     def bytes_written(self) -> int: ...
     def start(self) -> None: ...
     def stop(self) -> None: ...
     def moment(self) -> tuple[int, int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """What a pass is about: bytes to look at, how many of them are no holes, if that is known, and how many a
+    second may be sent, if that is bounded.
+    """
+
+    total: int
+    data: int | None = None
+    limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +60,7 @@ class Watch:
     def seconds(self) -> float:
         return time.monotonic() - self.started
 
-    def see_through(self, end: End, crew: Crew, total: int) -> None:
+    def see_through(self, end: End, crew: Crew, whole: Whole) -> None:
         """Start an end and wait for it. Raises what failed."""
         end.start()
         asked = False
@@ -52,7 +69,7 @@ class Watch:
                 if self.stop and not asked:
                     asked = True
                     self._ask(end, crew)
-                self.show(self.phase, end, total)
+                self.show(self.phase, end, whole)
         crew.finish(lambda: end.finished)
 
     def _ask(self, end: End, crew: Crew) -> None:
@@ -61,14 +78,19 @@ class Watch:
         except Lost as error:
             crew.fail(error)
 
-    def show(self, phase: str, end: End, total: int) -> None:
+    def show(self, phase: str, end: End, whole: Whole) -> None:
         self.report(
             Progress(
                 phase=phase,
                 bytes_done=end.durable,
-                bytes_total=total,
+                bytes_looked_at=end.looked_at,
+                bytes_total=whole.total,
                 bytes_changed=end.bytes_changed,
                 bytes_written=end.bytes_written,
+                bytes_read=end.source_read,
+                bytes_moved=end.bytes_moved,
+                bytes_to_read=whole.data,
+                limit=whole.limit,
                 seconds=self.seconds,
             )
         )

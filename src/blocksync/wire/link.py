@@ -25,6 +25,7 @@ _PIPE = 2**20
 _SMALLEST_SLICE = 4096
 
 Bytes = bytes | bytearray | memoryview
+Moment = Callable[[], tuple[int, int]]
 
 
 class Lost(Failed):
@@ -96,7 +97,8 @@ class Link:
         self._due = 0.0
         self._incoming: Carrier = Descriptors(read_fd, write_fd)
         self._outgoing: Carrier = self._incoming
-        self._heard = self._said = time.monotonic()
+        self._heard = self._said = self._beaten = time.monotonic()
+        self._moment: Moment | None = None
         self._sending = threading.Lock()
         self._closed = threading.Event()
         self._torn = False
@@ -128,6 +130,9 @@ class Link:
         """Send one frame. Raises Lost."""
         with self._sending:
             self._write(_frame(kind, payload, offset, size, codec))
+            # Who sends all the time leaves the beat no turn, and nobody there would know how far this is.
+            if self._moment is not None and time.monotonic() - self._beaten >= BEAT:
+                self._beat(self._moment)
 
     def send_last(self, carrier: Carrier, kind: Kind, *payload: Bytes) -> None:
         """Send one frame; what is sent after it goes over `carrier`. Raises Lost."""
@@ -171,18 +176,23 @@ class Link:
             if self.deadline is not None and time.monotonic() > self.deadline:
                 raise self._lost("it has not introduced itself in time", heard_out=True)
 
-    def beat(self, moment: Callable[[], tuple[int, int]]) -> None:
-        """Say ALIVE, with the two counts of `moment()`, every half second while nothing else is sent; until
-        closed.
+    def beat(self, moment: Moment) -> None:
+        """Say ALIVE, with the two counts of `moment()`, every half second, between the frames that are sent;
+        until closed.
         """
+        self._moment = moment
         while not self._closed.wait(BEAT):
-            # Whoever holds the lock is sending: that says the same.
+            # Whoever holds the lock is sending, and says it after that frame.
             if self._sending.acquire(blocking=False):
                 try:
-                    offset, size = moment()
-                    self._write(_frame(Kind.ALIVE, (), offset, size))
+                    self._beat(moment)
                 finally:
                     self._sending.release()
+
+    def _beat(self, moment: Moment) -> None:
+        offset, size = moment()
+        self._write(_frame(Kind.ALIVE, (), offset, size))
+        self._beaten = time.monotonic()
 
     def _write(self, views: list[memoryview]) -> None:
         if self._torn:

@@ -109,7 +109,7 @@ Marks = Annotated[tuple[Mark, ...], Meta(max_length=64)]
 
 class FarDevice(Struct, frozen=True, kw_only=True):
     """Far to near: what the path is there. `kind` `missing` is a target file that would be made. `stamp` is a
-    target's (see history.py).
+    target's (see history.py). `data` is how many bytes of a file are no holes, None where nobody knows.
     """
 
     kind: Literal["file", "block", "missing"]
@@ -119,6 +119,7 @@ class FarDevice(Struct, frozen=True, kw_only=True):
     identity: Identity = ""
     stamp: Stamp = ""
     signature: Mark | None = None
+    data: Count | None = None
 
 
 class Start(Struct, frozen=True, kw_only=True):

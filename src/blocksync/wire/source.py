@@ -95,7 +95,22 @@ class SourceEnd:
     @property
     def durable(self) -> int:
         """Bytes of the pass that are looked at and, where they differed, durable at the target."""
-        return self._ledger.passed
+        return self._looked_at if self._sending.dry_run else self._ledger.passed
+
+    @property
+    def looked_at(self) -> int:
+        """Bytes of the pass that are looked at."""
+        return self._looked_at
+
+    @property
+    def source_read(self) -> int:
+        """Bytes that were read of the source."""
+        return self.bytes_read
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes that went over the link."""
+        return self._link.sent
 
     @property
     def bytes_read(self) -> int:

@@ -100,6 +100,7 @@ class TargetEnd:
         self._claiming = threading.Lock()
         self._turn = 0
         self._told = 0
+        self._whole = sum(size for _, size in receiving.extents)
         self._ring = Ring(max(QUEUE_BYTES, FEWEST_SEGMENTS * _largest_room(receiving.terms)))
         # No time limits: with one, SimpleQueue.get may wait for ever when several threads get. None is the
         # end of it (see _release).
@@ -112,6 +113,9 @@ class TargetEnd:
         self.bytes_written = 0
         self.zeroed = 0
         self.bytes_changed = 0
+        # As far as the source has said.
+        self._source_looked_at = 0
+        self._source_read = 0
         self.totals: Totals | None = None
         self._finished = False
         # Whether a flush failed: what was written may then be lost, whatever later flushes say.
@@ -145,7 +149,22 @@ class TargetEnd:
     @property
     def durable(self) -> int:
         """Bytes of the pass before which everything is durable, as far as the source's progress is known."""
-        return self._ledger.passed
+        return self.looked_at if self._receiving.dry_run else self._ledger.passed
+
+    @property
+    def looked_at(self) -> int:
+        """Bytes that the source has looked at, as far as it is known: it sends what it finds there, too."""
+        return min(max(self._source_looked_at, self.bytes_changed), self._whole)
+
+    @property
+    def source_read(self) -> int:
+        """Bytes that the source has read, as far as that is known."""
+        return min(self._source_read, self._whole)
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes that came over the link."""
+        return self._link.received
 
     def moment(self) -> tuple[int, int]:
         return self._ledger.applied, self._ledger.durable
@@ -240,13 +259,18 @@ class TargetEnd:
             case Kind.DATA | Kind.ZEROS | Kind.DIFFERS:
                 self._accept(header)
             case Kind.ALIVE:
-                self._ledger.milestone(min(header.offset, self._terms.size))
+                self._note_progress(min(header.offset, self._whole), header.size)
             case Kind.TOTALS:
                 self._close(decode(self._link.payload(header), Totals))
             case Kind.ERROR:
                 raise decode(self._link.payload(header), Problem).error(self._link.peer)
             case _:
                 raise Violation(f"a frame {header.kind.name} to the target's end")
+
+    def _note_progress(self, looked_at: int, read: int) -> None:
+        self._ledger.milestone(looked_at)
+        self._source_looked_at = max(self._source_looked_at, looked_at)
+        self._source_read = max(self._source_read, read)
 
     def _accept(self, header: Header) -> None:
         self._check_change(header)
@@ -279,7 +303,7 @@ class TargetEnd:
             self._crew.check()
 
     def _close(self, totals: Totals) -> None:
-        whole = sum(size for _, size in self._receiving.extents)
+        whole = self._whole
         if (
             totals.frames != self._ledger.arrived
             or totals.looked_at > whole
@@ -288,7 +312,7 @@ class TargetEnd:
             raise Violation(f"totals of {totals.frames} frames, {totals.changed} bytes changed")
         if totals.complete and totals.looked_at != whole:
             raise Violation(f"a complete pass over {totals.looked_at} of {whole} bytes")
-        self._ledger.milestone(totals.looked_at)
+        self._note_progress(totals.looked_at, totals.read)
         self.totals = totals
         self._crew.notify()
 

@@ -1,12 +1,11 @@
 """What a command holds while it works on a guest."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocksync import progress
-from blocksync.progress import Report
+from blocksync.display import Display, display
 from orchestrate import job as jobs
 from orchestrate import source
 from orchestrate.job import Job
@@ -16,11 +15,11 @@ from orchestrate.source import Reach, Source
 
 @dataclass(frozen=True, slots=True)
 class AtWork:
-    """The job, locked; the guest's volumes; and what shows the progress of a task by its name."""
+    """The job, locked; the guest's volumes; and what shows how far passes and steps are."""
 
     job: Job
     volumes: Source
-    tasks: Callable[[str], Report]
+    display: Display
 
 
 @contextmanager
@@ -30,7 +29,7 @@ def opened(
     """All that is needed for the guest of a plan's file, until the block ends."""
     with (
         jobs.opened(plan_file.load(plan), job_dir) as job,
-        source.opened(job.plan.xen_host, reach) as volumes,
-        progress.display(json_lines=log_json, color=color) as display,
+        display(json_lines=log_json, color=color) as shown,
+        source.opened(job.plan.xen_host, reach, shown.aside) as volumes,
     ):
-        yield AtWork(job, volumes, display.task)
+        yield AtWork(job, volumes, shown)

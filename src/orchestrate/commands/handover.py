@@ -3,6 +3,7 @@
 import json as json_format
 import shlex
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from blocksync import own_files
+from blocksync.display import Display
 from blocksync.errors import Usage
-from orchestrate import job, show, source
+from orchestrate import show
 from orchestrate.commands import at_work
 from orchestrate.commands.giving_up import require_word
 from orchestrate.commands.options import (
@@ -29,7 +31,6 @@ from orchestrate.commands.options import (
     seconds,
     stopwatch,
 )
-from orchestrate.plan import file as plan_file
 from orchestrate.sides import Answer, Asking, Nobody
 from orchestrate.source import Reach
 
@@ -41,23 +42,28 @@ ShutdownTimeout = Annotated[
 ]
 
 
+@dataclass(frozen=True, slots=True)
 class Operator:
-    """Whoever sits at the terminal."""
+    """Whoever sits at the terminal, on which `display` draws otherwise."""
+
+    display: Display
 
     def accepts(self, risk: str) -> bool:
         """Ask whether to go on in spite of something."""
-        typer.echo(risk, err=True)
-        return typer.confirm("Go on all the same?", default=False, err=True)
+        with self.display.aside():
+            typer.echo(risk, err=True)
+            return typer.confirm("Go on all the same?", default=False, err=True)
 
     def when_it_stays(self, name: str, seconds: float) -> Answer:
         """Ask what to do about a guest that does not shut down."""
-        typer.echo(f"{name} still runs after {seconds:g} s.", err=True)
-        said = typer.prompt("wait on, destroy it, or leave it running? [w/d/L]", default="l", err=True)
+        with self.display.aside():
+            typer.echo(f"{name} still runs after {seconds:g} s.", err=True)
+            said = typer.prompt("wait on, destroy it, or leave it running? [w/d/L]", default="l", err=True)
         return Answer(wait_on=said.lower().startswith("w"), destroy=said.lower() in ("d", "destroy"))
 
 
-def _asking() -> Asking:
-    return Operator() if sys.stdin.isatty() else Nobody()
+def _asking(display: Display) -> Asking:
+    return Operator(display) if sys.stdin.isatty() else Nobody()
 
 
 @reaching
@@ -119,9 +125,9 @@ def cutover(
             work.job,
             work.volumes,
             request,
-            work.tasks,
-            stopwatch(color=color(no_color)),
-            asking=_asking(),
+            work.display.task,
+            stopwatch(work.display),
+            asking=_asking(work.display),
             keep=lambda report: _keep(report, work.job.folder),
         )
     show.cutover(report, work.job.plan.guest.name, as_json=json, color=color(no_color))
@@ -165,7 +171,12 @@ def rollback(
         if discard:
             require_word(work.job, "--discard", yes=yes)
         report = step.run(
-            work.job, work.volumes, request, work.tasks, stopwatch(color=color(no_color)), asking=_asking()
+            work.job,
+            work.volumes,
+            request,
+            work.display.task,
+            stopwatch(work.display),
+            asking=_asking(work.display),
         )
     if json:
         gave_back = report.gave_back
@@ -196,15 +207,16 @@ def finish(
         bool, typer.Option("--mark", help="Print the commands that remove the source volumes.")
     ] = False,
     reach: Reach,
+    log_json: LogJson = False,
+    no_color: NoColor = False,
 ) -> None:
     """End a migration: drop its snapshots. The source volumes stay, the job's folder keeps its reports."""
     from orchestrate.steps import finish as step  # noqa: PLC0415
 
-    with (
-        job.opened(plan_file.load(plan), job_dir) as opened,
-        source.opened(opened.plan.xen_host, reach) as volumes,
-    ):
-        commands = step.run(opened, volumes)
-    typer.echo(f"{opened.plan.guest.name} stays on KVM; reports are in {shlex.quote(str(opened.folder))}")
+    with at_work.opened(plan, job_dir, reach, log_json=log_json, color=color(no_color)) as work:
+        watch = stopwatch(work.display, silent=True)
+        with watch.step("finish"):
+            commands = step.run(work.job, work.volumes)
+    typer.echo(f"{work.job.plan.guest.name} stays on KVM; reports are in {shlex.quote(str(work.job.folder))}")
     for command in commands if mark else ():
         typer.echo(command)

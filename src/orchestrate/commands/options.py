@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from blocksync.display import Display
 from blocksync.errors import Usage
 from blocksync.transports.choice import Kind
-from orchestrate import show
 from orchestrate.source import Reach
 from orchestrate.stopwatch import Stopwatch
 
@@ -122,6 +122,11 @@ def color(no_color: bool) -> bool:
     return not (no_color or os.environ.get("NO_COLOR"))
 
 
-def stopwatch(*, color: bool) -> Stopwatch:
-    """A stopwatch that shows each step as it ends."""
-    return Stopwatch(ends=lambda step: show.step(step, color=color))
+def stopwatch(display: Display, *, silent: bool = False) -> Stopwatch:
+    """A stopwatch that shows each step while it lasts and, unless it is `silent`, as it ends."""
+    return Stopwatch(
+        begins=display.begins,
+        ends=lambda step: display.ends(step.name, step.seconds, silent=silent),
+        breaks=display.breaks,
+        tell=display.tells,
+    )

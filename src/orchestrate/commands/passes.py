@@ -26,6 +26,7 @@ from orchestrate.commands.options import (
     quiescing,
     reaching,
     seconds,
+    stopwatch,
 )
 from orchestrate.plan import file as plan_file
 from orchestrate.source import Reach
@@ -69,7 +70,9 @@ def sync(
     with at_work.opened(plan, job_dir, reach, log_json=log_json, color=color(no_color)) as work:
         if again and not dry_run:
             require_word(work.job, "--again", yes=yes)
-        report = step.run(work.job, work.volumes, request, work.tasks)
+        watch = stopwatch(work.display, silent=True)
+        with watch.step("sync"):
+            report = step.run(work.job, work.volumes, request, work.display.task, watch.tell)
     show.sync(report, dry_run=dry_run, as_json=json, color=color(no_color))
 
 
@@ -119,7 +122,11 @@ def precopy(
     with at_work.opened(plan, job_dir, reach, log_json=log_json, color=color(no_color)) as work:
         if again:
             require_word(work.job, "--again", yes=yes)
-        report = step.run(work.job, work.volumes, request, work.tasks, show.passed)
+        watch = stopwatch(work.display, silent=True)
+        with watch.step("precopy"):
+            report = step.run(
+                work.job, work.volumes, request, work.display.task, show.passed, tell=watch.tell
+            )
     show.precopy(report, as_json=json, color=color(no_color))
     if not report.ready:
         raise Failed(

@@ -3,21 +3,23 @@
 import dataclasses
 import json as json_format
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from blocksync import locations
+from blocksync.display import Display, display
 from blocksync.errors import Usage
 from blocksync.identity import is_same
 from blocksync.transports.interface import Transport
 from orchestrate import show
-from orchestrate.commands.options import Json, NoColor, Override, color, reaching
+from orchestrate.commands.options import Json, LogJson, NoColor, Override, color, reaching, stopwatch
 from orchestrate.guest import prepare as preparation
 from orchestrate.layout.table import TableKind
 from orchestrate.plan import file as plan_file
-from orchestrate.source import Reach
+from orchestrate.source import Reach, Reaching
 
 
 @reaching
@@ -55,6 +57,7 @@ def plan(
     override: Override = None,
     reach: Reach,
     json: Json = False,
+    log_json: LogJson = False,
     no_color: NoColor = False,
 ) -> None:
     """Read a guest's configuration, probe its volumes and write the plan of its migration."""
@@ -74,7 +77,10 @@ def plan(
         reach=reach,
         overrides=frozenset(override or ()),
     )
-    planned = step.run(request)
+    with display(json_lines=log_json, color=color(no_color)) as shown:
+        watch = stopwatch(shown, silent=True)
+        with watch.step("plan"):
+            planned = step.run(request, watch.tell, shown.aside)
     plan_file.write(output, plan_file.dump(planned.plan, planned.warnings))
     show.plan(planned.plan, planned.warnings, output, as_json=json, color=color(no_color))
 
@@ -115,6 +121,8 @@ def prepare(
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the reboot.")] = 300.0,
     reach: Reach,
     json: Json = False,
+    log_json: LogJson = False,
+    no_color: NoColor = False,
 ) -> None:
     """Make a running guest ready for KVM days before: kernel, GRUB's package, virtio, UUIDs, serial console.
 
@@ -131,18 +139,24 @@ def prepare(
     if reboot and dry_run:
         raise Usage("--reboot", "makes no sense with --dry-run", "leave one of them out")
 
-    def connect() -> Transport:
-        return reach.connection(guest)
+    options = tuple(name for name, wanted in (("--dry-run", dry_run), ("--undo", undo)) if wanted)
+    with display(json_lines=log_json, color=color(no_color)) as shown:
+        watch = stopwatch(shown, silent=True)
 
-    connection = connect()
-    try:
-        options = tuple(name for name, wanted in (("--dry-run", dry_run), ("--undo", undo)) if wanted)
-        lines = step.run(connection, options, lambda line: _tell(line, quiet=json))
-    finally:
-        connection.close()
-    rebooted = None
-    if reboot and (yes or typer.confirm(f"Reboot {guest} under Xen now?", err=True)):
-        rebooted = step.reboot(connect, timeout, time.monotonic)
+        def connect() -> Transport:
+            return Reaching(reach.connection(guest), shown.aside)
+
+        def tell(line: preparation.Line) -> None:
+            with shown.aside():
+                _tell(line, quiet=json)
+
+        with watch.step("prepare"), closing(connect()) as connection:
+            lines = step.run(connection, options, tell)
+        rebooted = None
+        if reboot and (yes or _is_confirmed(shown, f"Reboot {guest} under Xen now?")):
+            with watch.step("reboot"):
+                watch.tell("waiting for ssh to answer from another boot", timeout)
+                rebooted = step.reboot(connect, timeout, time.monotonic)
     if json:
         report = {
             "guest": guest,
@@ -155,6 +169,11 @@ def prepare(
         typer.echo(
             f"rebooted: {rebooted.seconds:.0f} s, kernel {rebooted.kernel}, every mount and swap is back"
         )
+
+
+def _is_confirmed(shown: Display, question: str) -> bool:
+    with shown.aside():
+        return typer.confirm(question, err=True)
 
 
 def _tell(line: preparation.Line, *, quiet: bool) -> None:

@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
+from blocksync.display import display
 from orchestrate import job, show
-from orchestrate.commands.options import Accel, JobDir, Json, NoColor, PlanFile, color, stopwatch
+from orchestrate.commands.options import Accel, JobDir, Json, LogJson, NoColor, PlanFile, color, stopwatch
 from orchestrate.plan import file as plan_file
 
 
@@ -29,12 +30,16 @@ def rehearse(
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait for it.")] = 300.0,
     accel: Accel = "auto",
     json: Json = False,
+    log_json: LogJson = False,
     no_color: NoColor = False,
 ) -> None:
     """Boot the copied guest on an overlay, away from the network; the target's bytes stay as they are."""
     from orchestrate.steps import rehearse as step  # noqa: PLC0415
 
     request = step.RehearseRequest(timeout=timeout, expect=expect, accelerator=accel, network=network)
-    with job.opened(plan_file.load(plan), job_dir) as opened:
-        rehearsal = step.run(opened, request, stopwatch(color=color(no_color)))
+    with (
+        job.opened(plan_file.load(plan), job_dir) as opened,
+        display(json_lines=log_json, color=color(no_color)) as shown,
+    ):
+        rehearsal = step.run(opened, request, stopwatch(shown))
     show.rehearsal(rehearsal, as_json=json, color=color(no_color))

@@ -12,25 +12,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Literal, Self
+from typing import Literal, Self
 
 import pexpect
 
 from blocksync.errors import Failed, Usage
+from blocksync.foreign import shown
+from blocksync.progress import Tell, untold
 from orchestrate.kvm import bridge
 from orchestrate.kvm.accel import Accelerator
 from orchestrate.kvm.confinement import confinement
+from orchestrate.kvm.console_text import PIECE, WINDOW, Lookout, last_lines
 from orchestrate.kvm.domain import DiskBus, NicModel
 from orchestrate.kvm.qemu import emulator
+from orchestrate.kvm.transcript import Transcript
 
 _STOP_SECONDS = 10.0
-_LINES_SHOWN = 20
-# A console's match lies within its newest bytes; scanning all of a long boot for each read is quadratic.
-_SEARCH_WINDOW = 8192
+# For what is still on the way once QEMU has ended.
+_LAST_SECONDS = 1.0
+# How often the one who waits is told what the console says.
+_TOLD_EVERY = 0.5
 # We put it on its bridge ourselves.
 _NO_SCRIPTS = "script=no,downscript=no"
 _NIC_DEVICE: dict[NicModel, str] = {"virtio": "virtio-net-pci", "e1000": "e1000"}
-_ESCAPE_SEQUENCE = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|[()][A-Z0-9]|[=>78cM])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,31 +118,30 @@ class Machine:
     """Context manager: powered on inside the block, and gone after it whatever happens.
 
     `log` receives the console's raw bytes as they are read (while waiting, and at the end), with what QEMU
-    itself has to say among them.
+    itself has to say among them; of very much it keeps the beginning and the end.
     """
 
     def __init__(self, spec: MachineSpec, log: Path) -> None:
         self.spec = spec
         self.log = log
         self._started = 0.0
-        self._log_file: IO[bytes] | None = None
+        self._transcript: Transcript | None = None
+        self._lookout = Lookout()
         self._console: pexpect.spawn[bytes] | None = None
 
     def __enter__(self) -> Self:
         command, *arguments = qemu_command(self.spec)
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        self._log_file = self.log.open("wb", buffering=0)
+        self._transcript = Transcript(self.log)
         self._started = time.monotonic()
         self._console = pexpect.spawn(
             command,
             arguments,
             timeout=None,
             echo=False,
-            maxread=65536,
-            searchwindowsize=_SEARCH_WINDOW,
+            maxread=PIECE,
             preexec_fn=_keep_newlines,
         )
-        self._console.logfile_read = self._log_file
         try:
             self._plug_in()
         except BaseException:
@@ -154,30 +157,42 @@ class Machine:
     ) -> None:
         self.close()
 
-    def wait_for(self, pattern: str, timeout: float, *, fatal: Sequence[Fatal] = FATAL) -> Seen:
+    def wait_for(
+        self, pattern: str, timeout: float, *, fatal: Sequence[Fatal] = FATAL, tell: Tell = untold
+    ) -> Seen:
         """Wait until the regular expression `pattern` comes on the console, for `timeout` seconds at most.
 
-        Looks at what came since the last match. Failed, with the last lines of the console, when it does
+        Looks at what came since the last match; of very much, at the end of it. `tell` is told what the
+        console says meanwhile. Failed, with the last lines of the console, when it does
         not come in time, when QEMU ends, or as soon as one of `fatal` comes first. Usage when `pattern` is no
         regular expression.
         """
-        signs = [_compiled(pattern), *(_compiled(sign.pattern) for sign in fatal)]
-        console = self._running()
-        index = console.expect([pexpect.EOF, pexpect.TIMEOUT, *signs], timeout=timeout)
-        if not isinstance(console.match, re.Match):
-            ended = "QEMU ended before it came" if index == 0 else f"did not come within {timeout:g} s"
-            raise self._failure(f"waited for {pattern!r} on the console: {ended}", "")
-        seen = Seen(_text(console.match.group()), self.seconds())
-        if index > 2:
-            sign = fatal[index - 3]
+        signs = [compiled(pattern), *(compiled(sign.pattern) for sign in fatal)]
+        self._lookout.begin()
+        deadline = time.monotonic() + timeout
+        told = 0.0
+        while (found := self._lookout.find(signs)) is None:
+            if time.monotonic() > told + _TOLD_EVERY:
+                told = time.monotonic()
+                tell(self._lookout.last_line(), of=timeout)
+            left = deadline - time.monotonic()
+            if left <= 0 or not self._read(min(left, _TOLD_EVERY)):
+                ended = f"did not come within {timeout:g} s" if left <= 0 else "QEMU ended before it came"
+                raise self._failure(f"waited for {pattern!r} on the console: {ended}", "")
+        number, text = found
+        seen = Seen(shown(text.decode(errors="replace")), self.seconds())
+        if number > 0:
+            sign = fatal[number - 1]
             raise self._failure(f"{sign.meaning} ({seen.text!r})", sign.way_out)
         return seen
 
     def wait_for_end(self, timeout: float) -> float:
         """Wait until the guest has powered itself off (a reboot ends it too); seconds since power-on."""
-        console = self._running()
-        if console.expect([pexpect.EOF, pexpect.TIMEOUT], timeout=timeout) != 0:
-            raise self._failure(f"the guest did not power off within {timeout:g} s", "")
+        self._running()
+        deadline = time.monotonic() + timeout
+        while self._read(max(0.0, min(deadline - time.monotonic(), _TOLD_EVERY))):
+            if time.monotonic() > deadline:
+                raise self._failure(f"the guest did not power off within {timeout:g} s", "")
         self.close()
         return self.seconds()
 
@@ -189,20 +204,46 @@ class Machine:
         """Seconds since power-on."""
         return time.monotonic() - self._started
 
-    def last_lines(self, count: int = _LINES_SHOWN) -> list[str]:
-        """The newest non-empty lines of the console, without terminal escapes."""
-        text = _ESCAPE_SEQUENCE.sub("", _text(self.log.read_bytes()))
-        lines = [line.rstrip() for line in re.split(r"[\r\n]+", text)]
-        return [line for line in lines if line][-count:]
+    def last_lines(self) -> list[str]:
+        """The newest lines of the console that are not empty, bounded, without terminal escapes."""
+        return [] if self._transcript is None else last_lines(self._transcript.end(WINDOW))
 
     def close(self) -> None:
         """End the guest as pulling the plug does: QEMU closes the disk and goes; killed when it does not."""
         console, self._console = self._console, None
         if console is not None:
-            _end(console)
-        if self._log_file is not None:
-            self._log_file.close()
-            self._log_file = None
+            self._end(console)
+        if self._transcript is not None:
+            self._transcript.close()
+
+    def _end(self, console: "pexpect.spawn[bytes]") -> None:
+        if console.isalive():
+            console.kill(signal.SIGTERM)
+        deadline = time.monotonic() + _STOP_SECONDS
+        # A QEMU blocked on a full console could not end.
+        while console.isalive() and time.monotonic() < deadline:
+            if not self._hear(console, 0.1):
+                time.sleep(0.02)
+        last = time.monotonic() + _LAST_SECONDS
+        while self._hear(console, 0.1) and time.monotonic() < last:
+            pass
+        console.close(force=True)
+
+    def _read(self, seconds: float) -> bool:
+        """Hear the console for a while; whether there may be more to hear."""
+        return self._hear(self._running(), seconds)
+
+    def _hear(self, console: "pexpect.spawn[bytes]", seconds: float) -> bool:
+        try:
+            said = console.read_nonblocking(PIECE, seconds)
+        except pexpect.TIMEOUT:
+            return True
+        except pexpect.EOF:
+            return False
+        self._lookout.hear(said)
+        if self._transcript is not None:
+            self._transcript.write(said)
+        return True
 
     def _plug_in(self) -> None:
         if self.spec.bridge is not None:
@@ -290,27 +331,9 @@ def _keep_newlines() -> None:
     termios.tcsetattr(1, termios.TCSANOW, attributes)
 
 
-def _compiled(pattern: str) -> re.Pattern[bytes]:
+def compiled(pattern: str) -> re.Pattern[bytes]:
+    """A console's pattern. Raises Usage when it is no regular expression."""
     try:
         return re.compile(pattern.encode())
     except re.error as error:
         raise Usage(repr(pattern), f"no regular expression: {error}", "escape it as `re` expects") from error
-
-
-def _end(console: "pexpect.spawn[bytes]") -> None:
-    if console.isalive():
-        console.kill(signal.SIGTERM)
-    deadline = time.monotonic() + _STOP_SECONDS
-    while console.isalive() and time.monotonic() < deadline:
-        _drain(console)
-    _drain(console)
-    console.close(force=True)
-
-
-def _drain(console: "pexpect.spawn[bytes]") -> None:
-    """Read what is left, into the log; a QEMU blocked on a full console could not end."""
-    console.expect([pexpect.EOF, pexpect.TIMEOUT], timeout=0.1)
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode(errors="replace")

@@ -187,7 +187,7 @@ def _handed_over(work: _Cutover) -> SyncReport:
             readiness.require_domain(plan, work.kvm, lambda: _domain(work))
     _stop(work)
     with work.watch.step("last pass"):
-        last = sync.last_pass(job, work.source, work.tasks, work.overrides)
+        last = sync.last_pass(job, work.source, work.tasks, work.overrides, work.watch.tell)
     with work.watch.step("verify"):
         work.journal.note(proofs=sync.prove_last(job, work.source, last, work.tasks))
     domain = _domain(work)
@@ -219,13 +219,13 @@ def _pass_before_the_stop(work: _Cutover) -> bool:
     request, copied = SyncRequest(overrides=work.overrides), work.job.state().passes
     if not work.job.state().is_proven:
         with work.watch.step("pass before the proof"):
-            sync.run(work.job, work.source, request, work.tasks)
+            sync.run(work.job, work.source, request, work.tasks, work.watch.tell)
         with work.watch.step("proof before the stop"):
             sync.prove_moment(work.job, work.source, work.tasks)
     records = work.job.state().records
     if not records or time.time() - records[-1].at > _FRESH_SECONDS:
         with work.watch.step("pass before the stop"):
-            sync.run(work.job, work.source, request, work.tasks)
+            sync.run(work.job, work.source, request, work.tasks, work.watch.tell)
     return work.job.state().passes > copied
 
 
@@ -242,6 +242,7 @@ def _stop(work: _Cutover) -> None:
     with work.watch.step("stop"):
         if work.xen.runs():
             work.journal.note(stopped=time.time())
+        work.watch.tell("waiting for the guest to shut down", work.request.shutdown_timeout)
         work.xen.stop(work.request.shutdown_timeout, work.asking)
     with work.watch.step("prove that it is stopped"):
         work.xen.require_released()

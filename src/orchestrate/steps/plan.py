@@ -2,7 +2,7 @@
 
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,11 +11,13 @@ from blocksync.devices import measure
 from blocksync.errors import Refused, Usage
 from blocksync.foreign import shown
 from blocksync.locations import Location
+from blocksync.progress import Tell, untold
 from orchestrate import source, volumes
 from orchestrate.findings import Findings
 from orchestrate.guest import initramfs, kernels, power_button
+from orchestrate.guest.limits import limited
 from orchestrate.guest.unmounted import Unmounted
-from orchestrate.hosts import Host, ThisHost
+from orchestrate.hosts import MOST_BYTES, Done, Host, ThisHost
 from orchestrate.layout.table import TableKind
 from orchestrate.plan import file as plan_file
 from orchestrate.plan.compose import Found, Wishes, compose, layout_of, mountpoints, refuse_twins, unfit
@@ -55,18 +57,40 @@ class Planned:
     warnings: tuple[str, ...]
 
 
-def run(request: PlanRequest) -> Planned:
-    """Make the plan; raises `Usage` or `Refused` for what cannot be migrated."""
+class _Counted:
+    """A host whose commands read the guest's files; each is counted and told: a slow one needs minutes."""
+
+    def __init__(self, host: Host, tell: Tell) -> None:
+        self._host = host
+        self._tell = tell
+        self._count = 0
+
+    def run(self, argv: Sequence[str], *, most: int = MOST_BYTES) -> Done:
+        """As `Host.run`."""
+        self._count += 1
+        self._tell(f"reading the guest's files ({self._count})")
+        return self._host.run(argv, most=most)
+
+    def describe(self) -> str:
+        """As `Host.describe`."""
+        return self._host.describe()
+
+
+def run(request: PlanRequest, tell: Tell = untold, aside: source.Aside = source.not_aside) -> Planned:
+    """Make the plan; raises `Usage` or `Refused` for what cannot be migrated. `tell` is told what it
+    is at.
+    """
     for path in (request.disk, request.config.path, *request.mapped.values()):
         if not str(path).isprintable():
             raise Usage(shown(str(path)), "is a path that no plan can hold", "give it a plain name")
     far = request.config.host
-    with source.opened(None if far is None else str(far), request.reach) as volumes_at:
-        return _planned(request, volumes_at.host)
+    with source.opened(None if far is None else str(far), request.reach, aside) as volumes_at:
+        return _planned(request, volumes_at.host, tell)
 
 
-def _planned(request: PlanRequest, host: Host) -> Planned:
+def _planned(request: PlanRequest, host: Host, tell: Tell) -> Planned:
     """All that can be looked at is, and what is wrong with it is told at once."""
+    tell(f"reading {request.config}")
     xen = _read_config(request.config, host)
     findings = Findings()
     with findings.collected():
@@ -77,7 +101,8 @@ def _planned(request: PlanRequest, host: Host) -> Planned:
         with findings.collected():
             _require_bridge(nic)
     found = []
-    for disk in xen.disks:
+    for number, disk in enumerate(xen.disks, 1):
+        tell(f"looking at volume {number} of {len(xen.disks)}: {disk.target}")
         with findings.collected():
             found.append(_find(host, disk, request.mapped, request.config))
     complete = len(found) == len(xen.disks)
@@ -101,11 +126,12 @@ def _planned(request: PlanRequest, host: Host) -> Planned:
         overrides=request.overrides,
     )
     chosen = reading = None
+    files = _Counted(limited(host), tell)
     with findings.collected():
-        chosen = _root(request, xen, found, host)
+        chosen = _root(request, xen, found, files)
     if chosen is not None:
         with findings.collected():
-            reading = _reading(host, found, chosen.device)
+            reading = _reading(files, found, chosen.device)
             kernels.require(reading, xen.name)
     if complete:
         with findings.collected():

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from blocksync.progress import Tell, untold
 from orchestrate import forecast
 from orchestrate.forecast import Forecast
 from orchestrate.job import Job
@@ -52,7 +53,13 @@ class Passed:
 
 
 def run(
-    job: Job, source: Source, request: PrecopyRequest, tasks: Tasks, tell: Callable[[Passed], None]
+    job: Job,
+    source: Source,
+    request: PrecopyRequest,
+    tasks: Tasks,
+    passed: Callable[[Passed], None],
+    *,
+    tell: Tell = untold,
 ) -> PrecopyReport:
     """Make passes until they are short enough, prove the moment, and bring it up to now.
 
@@ -61,7 +68,7 @@ def run(
     proofs: dict[str, str] = {}
     found: Forecast | None = None
     for number in range(1, request.passes + 1):
-        tell(_passed(job, source, request, tasks, number))
+        passed(_passed(job, source, request, tasks, number, tell=tell))
         found = forecast.of(job.state().records)
         if found is None:
             continue
@@ -71,6 +78,7 @@ def run(
             continue
         if proofs or not job.state().snapshots:
             return _report(job, number, found, proofs, "")
+        tell("proving the moment")
         proofs = sync.prove_moment(job, source, tasks)
     short = found is not None and found.seconds(_gap(job)) <= request.max_downtime
     why = "" if short and proofs else f"{request.passes} passes did not suffice"
@@ -85,8 +93,13 @@ def predicted(job: Job) -> float | None:
     return None if found is None else found.seconds(_gap(job))
 
 
-def _passed(job: Job, source: Source, request: PrecopyRequest, tasks: Tasks, number: int) -> Passed:
-    report = sync.run(job, source, request.sync, tasks)
+def _passed(
+    job: Job, source: Source, request: PrecopyRequest, tasks: Tasks, number: int, *, tell: Tell
+) -> Passed:
+    def at(text: str, of: float | None = None) -> None:
+        tell(f"pass {number}: {text}", of)
+
+    report = sync.run(job, source, request.sync, tasks, at)
     return Passed(number, report, predicted(job))
 
 

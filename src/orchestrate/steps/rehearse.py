@@ -81,7 +81,7 @@ def run(job: Job, request: RehearseRequest, watch: Stopwatch) -> Rehearsal:
             may_reboot=any(choice.name == selinux_relabel.NAME for choice in plan.fixup),
         )
         with Machine(spec, console) as machine, watch.step("boot until the console says it is up"):
-            seen = machine.wait_for(request.expect or plan.boot.expect, request.timeout)
+            seen = machine.wait_for(request.expect or plan.boot.expect, request.timeout, tell=watch.tell)
     job.remember(replace(state, rehearsed=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"))
     lacks = confinement(spec.accelerator).lacks
     return Rehearsal(seen.text, tuple(watch.steps), console, (lacks,) if lacks else ())

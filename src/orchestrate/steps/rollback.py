@@ -109,6 +109,7 @@ def _stopped_on_kvm(
         return None
     with watch.step("stop on KVM"):
         if _may_have_written_on_kvm(job):
+            watch.tell("waiting for the guest to shut down", request.shutdown_timeout)
             kvm.stop(request.shutdown_timeout, asking)
         if kvm.state() is not None:
             kvm.libvirt.autostart(job.plan.guest.name, on=False)

@@ -13,7 +13,7 @@ from blocksync.changes import Changes
 from blocksync.errors import BlocksyncError
 from blocksync.extents import Extents
 from blocksync.passes import PassReport, PassRequest
-from blocksync.progress import Report
+from blocksync.progress import Report, Tell, untold
 from blocksync.remote import Part
 from orchestrate import moments as moments_of
 from orchestrate import overflow, ownership, torn
@@ -107,11 +107,13 @@ class _Work:
     source: Source
     request: SyncRequest
     tasks: Tasks
+    tell: Tell = untold
 
 
-def run(job: Job, source: Source, request: SyncRequest, tasks: Tasks) -> SyncReport:
-    """Make a pass; what changed on the target is durable when this returns."""
-    work = _Work(job, source, request, tasks)
+def run(job: Job, source: Source, request: SyncRequest, tasks: Tasks, tell: Tell = untold) -> SyncReport:
+    """Make a pass; what changed on the target is durable when this returns. `tell` is told what it is at."""
+    work = _Work(job, source, request, tasks, tell)
+    tell("looking at the volumes")
     torn.refuse_torn(job)
     state = _begun(job, again=request.again, dry_run=request.dry_run)
     refuse_drift(job.plan, source.host)
@@ -170,9 +172,11 @@ def _from_moment(work: _Work, moments: Moments, state: State) -> SyncReport:
     number = 1 if state.moment is None else state.moment + 1
     volumes = moments.volumes()
     moments.sweep(earlier)
+    work.tell(f"making {len(volumes)} snapshots")
     moment = moments.take(number, volumes)
     began = time.monotonic()
     try:
+        work.tell("listing what changed")
         candidates = {} if earlier is None else moments.candidates(earlier, moment)
         reading = _Reading(moment, candidates, state.repaired or {})
         with overflow.watched(moments, moment) as watch:
@@ -184,10 +188,11 @@ def _from_moment(work: _Work, moments: Moments, state: State) -> SyncReport:
         with suppress(BlocksyncError):
             moments.drop(moment)
         raise
-    record = _record(report, reading, moment.at, time.monotonic() - began)
+    record = _record(report, reading, moment.at, time.monotonic() - began, work.request.bytes_per_second)
     kept = replace_state(state.with_pass(record), moment=number, snapshots=moment.kept())
     work.job.remember(replace_state(kept, proven=number if carried else None))
     if earlier is not None:
+        work.tell("dropping the earlier snapshots")
         moments.drop(earlier)
     return replace(report, moment=number, notes=_notes(record, report))
 
@@ -200,11 +205,18 @@ def _from_volumes(work: _Work, state: State) -> SyncReport:
     at, began = time.time(), time.monotonic()
     reading = _Reading()
     report = _copy(work, reading)
-    work.job.remember(state.with_pass(_record(report, reading, at, time.monotonic() - began)))
+    record = _record(report, reading, at, time.monotonic() - began, work.request.bytes_per_second)
+    work.job.remember(state.with_pass(record))
     return report
 
 
-def last_pass(job: Job, source: Source, tasks: Tasks, overrides: frozenset[str] = frozenset()) -> SyncReport:
+def last_pass(
+    job: Job,
+    source: Source,
+    tasks: Tasks,
+    overrides: frozenset[str] = frozenset(),
+    tell: Tell = untold,
+) -> SyncReport:
     """The pass after the guest was stopped: from the volumes themselves, only what may have changed since the
     last moment. The moment stays, for `prove_last` and for another last pass; `drop_moments` removes it.
     """
@@ -215,11 +227,12 @@ def last_pass(job: Job, source: Source, tasks: Tasks, overrides: frozenset[str] 
     earlier = _moment_of(state)
     reading = _Reading()
     if earlier is not None:
+        tell("listing what changed")
         candidates = Moments(source.host, job.plan).candidates(earlier)
         reading = _Reading(None, candidates, state.repaired or {})
     if earlier is None or reading.why():
         refuse_drift(job.plan, source.host)
-    report = _copy(_Work(job, source, SyncRequest(overrides=overrides), tasks), reading)
+    report = _copy(_Work(job, source, SyncRequest(overrides=overrides), tasks, tell), reading)
     record = _record(report, reading, at, time.monotonic() - began)
     job.remember(state.with_pass(record))
     return replace(report, notes=_notes(record, report))
@@ -290,11 +303,14 @@ def _carry_proof(work: _Work, report: SyncReport, reading: _Reading, state: Stat
     if reading.moment is None or not state.is_proven or any(one.only is None for one in report.passes):
         return False
     moment = reading.moment
+    work.tell("reading back")
     _proofs(work, [(one.volume, moment.path(one.volume.device), one.only) for one in report.passes])
     return True
 
 
-def _record(report: SyncReport, reading: _Reading, at: float, seconds: float) -> PassRecord:
+def _record(
+    report: SyncReport, reading: _Reading, at: float, seconds: float, limit: int | None = None
+) -> PassRecord:
     return PassRecord(
         at=at,
         seconds=seconds,
@@ -305,6 +321,7 @@ def _record(report: SyncReport, reading: _Reading, at: float, seconds: float) ->
         source="volumes" if reading.moment is None else "snapshots",
         listed=all(one.only is not None for one in report.passes),
         why=reading.why(),
+        limit=limit,
     )
 
 
@@ -318,6 +335,7 @@ def _copy(work: _Work, reading: _Reading) -> SyncReport:
     The volumes come last: a write that is no pass makes the engine compare the whole target once.
     """
     plan, request = work.job.plan, work.request
+    work.tell("copying")
     table_written = bring_table(plan, dry_run=request.dry_run, overrides=request.overrides, tasks=work.tasks)
     made = tuple(
         volume.device

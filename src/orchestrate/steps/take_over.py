@@ -72,12 +72,13 @@ def prove_serving(
     plan = job.plan
     with watch.step("console"):
         log = ConsoleLog(console_log(job), journal.content.console_from)
-        log.wait_for(plan.boot.expect, seconds, kvm.runs)
+        log.wait_for(plan.boot.expect, seconds, kvm.runs, watch.tell)
     up = time.time()
     told = tuple(announce.announcements(plan.nic))
     # The checks do not wait for an address that is missing: the guest may serve without it.
     with _checking(plan.check) as results_of:
         with watch.step("address"):
+            watch.tell("waiting for the guest's addresses to answer", _ADDRESS_SECONDS)
             notes = announce.missing(told, _ADDRESS_SECONDS)
         with watch.step("announce"):
             notes += _announced(told)

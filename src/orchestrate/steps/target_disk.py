@@ -109,10 +109,14 @@ class _Look:
         if self._report is None and seconds > _SILENT_SECONDS:
             self._report = self._tasks("is the target empty")
         if self._report is not None:
+            looked_at = self.done + count
             self._report(
                 Progress(
                     phase="look",
-                    bytes_done=self.done + count,
+                    bytes_looked_at=looked_at,
+                    bytes_done=looked_at,
+                    bytes_read=looked_at,
+                    bytes_moved=looked_at,
                     bytes_total=self._total,
                     bytes_changed=0,
                     bytes_written=0,

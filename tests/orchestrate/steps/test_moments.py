@@ -143,7 +143,17 @@ def test_a_snapshot_that_overflows_is_seen_while_a_pass_shows_no_progress(migrat
         # Nothing is told to the display until the watch has looked by itself.
         assert seen.wait(10)
         progress(
-            Progress(phase="copy", bytes_done=0, bytes_total=1, bytes_changed=0, bytes_written=0, seconds=0.0)
+            Progress(
+                phase="copy",
+                bytes_done=0,
+                bytes_looked_at=0,
+                bytes_total=1,
+                bytes_changed=0,
+                bytes_written=0,
+                bytes_read=0,
+                bytes_moved=0,
+                seconds=0.0,
+            )
         )
         raise AssertionError("the pass went on")
 
