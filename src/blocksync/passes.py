@@ -116,7 +116,7 @@ class PassReport:
     knows cost nothing. `bytes_changed` is the size of the blocks that differed, `bytes_written` what was
     written for them (less than whole blocks where the target's pages were at hand), `bytes_zeroed` what
     became holes instead. `extents_written` counts runs of neighbouring changed blocks. `notes` are messages
-    for the user. In a dry run nothing is written and the figures say what would be.
+    for the user. In a dry run nothing is written; `bytes_to_write` and `extents_written` say what would be.
     """
 
     bytes_total: int
@@ -136,7 +136,13 @@ class PassReport:
     def as_fields(self) -> dict[str, object]:
         """The figures by name, for JSON."""
         left_out = {"changed_blocks"}
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in left_out}
+        figures = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in left_out}
+        return {**figures, "bytes_to_write": self.bytes_to_write}
+
+    @property
+    def bytes_to_write(self) -> int:
+        """What a dry run says that a pass would write, at most; 0 of a pass that was made."""
+        return self.bytes_changed if self.dry_run else 0
 
     @property
     def changed(self) -> "Extents":

@@ -57,10 +57,14 @@ class Display(Protocol):
         ...
 
 
-def display(stream: TextIO | None = None, *, json_lines: bool = False, color: bool = True) -> Display:
+def display(
+    stream: TextIO | None = None, *, json_lines: bool = False, color: bool = True, quiet: bool = False
+) -> Display:
     """The display that fits `stream` (standard error by default): JSON lines if asked for, a live bar on a
-    terminal, plain lines elsewhere.
+    terminal, plain lines elsewhere; nothing if `quiet`.
     """
+    if quiet:
+        return Silent()
     stream = sys.stderr if stream is None else stream
     if json_lines:
         return JsonLines(stream)
@@ -77,6 +81,13 @@ class _Entered:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         return None
+
+
+class Silent(_Entered):
+    """Shows nothing."""
+
+    def task(self, name: str) -> Report:
+        return lambda progress: None
 
 
 class JsonLines(_Entered):

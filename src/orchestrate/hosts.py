@@ -8,14 +8,15 @@ import select
 import shlex
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from blocksync.errors import Failed
 from blocksync.transports.failures import last_words
 from blocksync.transports.interface import Channel, Transport, stands
+from blocksync.voice import voice
 from blocksync.wire.link import Lost
 from orchestrate.standby import Standby
 
@@ -33,6 +34,9 @@ _REACHED_AGAIN = "see that the host is up and reached again, then run the same c
 _ASKED = """{ said=$({ %(command)s; } 2>&1 >&3 3>&- </dev/null); status=$?; } 3>&1
 printf '%%s%%s\\n%%s\\n%%s\\n' %(mark)s "$status" "$said" %(mark)s
 """
+
+
+_Machine = TypeVar("_Machine", "ThisHost", "FarHost")
 
 
 class HostLost(Failed):
@@ -69,9 +73,27 @@ class Host(Protocol):
         """The host's name for messages."""
 
 
+def _told(
+    run: "Callable[[_Machine, Sequence[str]], Done]",
+) -> "Callable[[_Machine, Sequence[str]], Done]":
+    """`Host.run`, each of whose commands is told of with its status and its seconds."""
+
+    def told(host: _Machine, argv: Sequence[str]) -> Done:
+        began, status = time.monotonic(), None
+        try:
+            done = run(host, argv)
+            status = done.status
+            return done
+        finally:
+            voice.ran(host.describe(), argv, status, time.monotonic() - began)
+
+    return told
+
+
 class ThisHost:
     """The machine that this runs on."""
 
+    @_told
     def run(self, argv: Sequence[str]) -> Done:
         """As `Host.run`."""
         try:
@@ -100,6 +122,7 @@ class FarHost:
         self._transport = transport
         self._idle: Standby[_Shell] = Standby()
 
+    @_told
     def run(self, argv: Sequence[str]) -> Done:
         """As `Host.run`."""
         shell = self._shell()

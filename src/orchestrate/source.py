@@ -1,6 +1,5 @@
 """The guest's volumes as a source of passes: on this machine, or pulled from the Xen host."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ from blocksync.transports.choice import Kind, choose
 from blocksync.transports.failures import Unreachable
 from blocksync.transports.interface import Transport
 from blocksync.verify import Comparison
+from blocksync.voice import voice
 from blocksync.wire.link import Lost
 from orchestrate.hosts import FarHost, Host, HostLost, ThisHost
 from orchestrate.standby import Standby
@@ -47,7 +47,7 @@ class Reach:
             kind=self.transport,
             fingerprint=self.host_key_fingerprint,
             config=self.ssh_config,
-            notice=_say,
+            notice=voice.note,
         )
 
 
@@ -237,7 +237,3 @@ def opened(xen_host: str | None, reach: Reach) -> Iterator[Source]:
     finally:
         far.close()
         transport.close()
-
-
-def _say(notice: str) -> None:
-    print(f"note: {notice}", file=sys.stderr)

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from blocksync.voice import voice
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -26,7 +28,9 @@ class Stopwatch:
     def step(self, name: str) -> Iterator[None]:
         """Time the block under `name`; a step that raises is not counted as done."""
         self.begins(name)
+        voice.record("step", f"{name}: begun")
         start = time.monotonic()
         yield
+        voice.record("step", f"{name}: done in {time.monotonic() - start:.2f} s")
         self.steps.append(Step(name, time.monotonic() - start))
         self.ends(self.steps[-1])

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from blocksync.errors import Usage
-from orchestrate import job, show, source
+from blocksync.outcome import outcome
+from blocksync.voice import voice
+from orchestrate import results, show, source
 from orchestrate.commands import at_work
 from orchestrate.commands.options import (
     Accel,
@@ -54,7 +56,8 @@ class Operator:
 
 
 def _asking() -> Asking:
-    return Operator() if sys.stdin.isatty() else Nobody()
+    # A question would be a plain line among those of --log-json.
+    return Operator() if sys.stdin.isatty() and not voice.json_lines else Nobody()
 
 
 @reaching
@@ -160,19 +163,7 @@ def rollback(
             work.job, work.volumes, request, work.tasks, stopwatch(color=color(no_color)), asking=_asking()
         )
     if json:
-        gave_back = report.gave_back
-        typer.echo(
-            json_format.dumps(
-                {
-                    "started": report.started,
-                    "proofs": gave_back.proofs if gave_back else {},
-                    "restored": list(gave_back.restored) if gave_back else [],
-                    "steps": [
-                        {"name": done.name, "seconds": round(done.seconds, 3)} for done in report.steps
-                    ],
-                }
-            )
-        )
+        show.give(results.of_rollback(report))
     elif report.started:
         typer.echo(f"{work.job.plan.guest.name} is on Xen again")
     else:
@@ -199,10 +190,13 @@ def finish(
     from orchestrate.steps import finish as step  # noqa: PLC0415
 
     with (
-        job.opened(plan_file.load(plan), job_dir) as opened,
+        at_work.held(plan, job_dir) as opened,
         source.opened(opened.plan.xen_host, reach) as volumes,
     ):
         commands = step.run(opened, volumes)
+    if outcome.as_json:
+        show.give(results.FinishResult(folder=str(opened.folder), removals=commands))
+        return
     typer.echo(f"{opened.plan.guest.name} stays on KVM; reports are in {shlex.quote(str(opened.folder))}")
     for command in commands if mark else ():
         typer.echo(command)

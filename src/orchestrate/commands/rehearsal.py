@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from orchestrate import job, show
+from orchestrate import show
+from orchestrate.commands import at_work
 from orchestrate.commands.options import Accel, JobDir, Json, NoColor, PlanFile, color, stopwatch
-from orchestrate.plan import file as plan_file
 
 
 def rehearse(
@@ -35,6 +35,6 @@ def rehearse(
     from orchestrate.steps import rehearse as step  # noqa: PLC0415
 
     request = step.RehearseRequest(timeout=timeout, expect=expect, accelerator=accel, network=network)
-    with job.opened(plan_file.load(plan), job_dir) as opened:
+    with at_work.held(plan, job_dir) as opened:
         rehearsal = step.run(opened, request, stopwatch(color=color(no_color)))
     show.rehearsal(rehearsal, as_json=json, color=color(no_color))
