@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from blocksync import commands, start
+from blocksync import commands, signals
 from blocksync.commands import Values
 from blocksync.errors import BlocksyncError, ExitCode, Usage
 from blocksync.outcome import conclude, outcome
@@ -39,7 +39,7 @@ def _agent() -> NoReturn:
     """The far end of a pass: it talks to the near end alone, and ends when that is gone."""
     from blocksync.agent import main as agent  # noqa: PLC0415
 
-    start.leave_signals()
+    signals.leave()
     try:
         code = agent()
     except (BlocksyncError, OSError) as error:

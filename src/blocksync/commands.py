@@ -176,8 +176,8 @@ SYNC = Command(
 VERIFY = Command(
     "verify",
     "Compare both sides completely with BLAKE3; exit code 4 when they differ.\n\n"
-    "The source may be on another host, as ssh://[user@]host[:port]/path or [user@]host:/path: each side is then "
-    "read on its own.",
+    "The source may be on another host, as ssh://[user@]host[:port]/path or [user@]host:/path: each side is "
+    "then read on its own.",
     (
         Argument("source", "Device or image file that is the original."),
         Argument("target", "Device or image file that must hold the same."),

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from blocksync import start, streams
+from blocksync import signals, streams
 from blocksync.errors import BlocksyncError, ExitCode, Failed, Interrupted
 from blocksync.foreign import shown
 from blocksync.voice import fields_of, voice
@@ -79,17 +79,17 @@ def conclude(program: str, words: list[str], command: Callable[[], object]) -> N
     outcome.as_json, voice.json_lines = "--json" in words, "--log-json" in words
     try:
         error, code = _ended(command)
-        start.ignore_signals()
+        signals.ignore()
     except KeyboardInterrupt:
         # Once more, while the first one was dealt with.
-        start.ignore_signals()
+        signals.ignore()
         error, code = _interrupted(None), int(ExitCode.INTERRUPTED)
     _leave(_told(error, code))
 
 
 def _ended(command: Callable[[], object]) -> tuple[BlocksyncError | None, int]:
     try:
-        start.heed_signals()
+        signals.heed()
         ended = command()
     except SystemExit as end:
         if end.code == _TYPER_INTERRUPTED:

@@ -1,4 +1,4 @@
-"""Where a migration stands, in three lines: where the guest is, what is proven and rehearsed, what comes next.
+"""Where a migration stands, in three lines: where the guest is, what is proven and rehearsed, what is next.
 
 Pure: from what the job's files say and the time. The hosts are not asked; each command asks them itself.
 """
@@ -22,6 +22,8 @@ _MOST = 200
 """Characters of an error's cause in a line."""
 _FRESH_SECONDS = 6 * 3600.0
 """A moment that is older should be followed by passes before a cutover is thought of."""
+_NEEDED = ("journal.json", "state.json", "plan")
+"""Files without which no command is right."""
 _ROLLBACK = frozenset(
     {"stop on KVM", "undo the fix-ups", "send the changes back", "verify the Xen volumes", "start on Xen"}
 )
@@ -139,6 +141,10 @@ def _where(found: Found, now: float) -> tuple[Situation, str, str]:
     content = found.journal
     if content is None or not _is_current(found, content):
         return _on_xen(found, now)
+    return _of_a_cutover(found, content, now)
+
+
+def _of_a_cutover(found: Found, content: Content, now: float) -> tuple[Situation, str, str]:
     if content.closed is Closed.FINISHED:
         return Situation.FINISHED, f"on KVM{_since(content.serving, now)}; finished", "on KVM, finished"
     if _last(content) is not None and _is_rollback(content):
@@ -146,8 +152,8 @@ def _where(found: Found, now: float) -> tuple[Situation, str, str]:
     if content.owner is Owner.KVM:
         return _on_kvm(found, content, now)
     if content.closed is Closed.DONE:
-        told = f"stopped on Xen{_since(content.stopped, now)}; {content.target} is its disk now, to be started by you"
-        return Situation.DOWN, told, "stopped; start it on KVM yourself"
+        told = f"stopped on Xen{_since(content.stopped, now)}; {content.target} is its disk now"
+        return Situation.DOWN, f"{told}, to be started by you", "stopped; start it on KVM yourself"
     return _between(found, content, now)
 
 
@@ -317,26 +323,29 @@ def _next(found: Found, situation: Situation, now: float) -> tuple[str | None, s
     """The command, or else what has to be done before any."""
     if found.holder is not None:
         return None, f"wait for {found.holder}"
-    for file in ("journal.json", "state.json", "plan"):
-        wrong = found.is_broken(file)
-        if wrong is not None and not (found.torn and file != "plan"):
-            return None, f"no command before {wrong.file} can be read: {wrong.way_out or wrong.cause}"
+    wrong = next((each for each in found.broken if each.file in _NEEDED), None)
+    if wrong is not None:
+        return None, f"no command before {wrong.file} can be read: {wrong.way_out or wrong.cause}"
+    return _command_for(found, situation, now), ""
+
+
+def _command_for(found: Found, situation: Situation, now: float) -> str:
     content = found.journal
     match situation:
         case Situation.TORN:
-            return _command(found, "rollback", "--send-back"), ""
+            return _command(found, "rollback", "--send-back")
         case Situation.DOWN if content is not None and _is_rollback(content):
             # What the guest wrote on KVM is not given up by a command that one copies.
             options = ("--send-back",) if content.owner is Owner.KVM or content.closed is Closed.DONE else ()
-            return _resumed(found, "rollback", *options), ""
+            return _resumed(found, "rollback", *options)
         case Situation.DOWN if content is not None and content.closed is Closed.DONE:
             xml = found.xml or str(Path(found.plan or f"{found.guest}.toml").with_suffix(".xml"))
-            return f"virsh define {shlex.quote(xml)} && virsh start {shlex.quote(found.guest)}", ""
+            return f"virsh define {shlex.quote(xml)} && virsh start {shlex.quote(found.guest)}"
         case Situation.DOWN | Situation.UNPROVEN:
-            return _resumed(found, "cutover", "--start"), ""
+            return _resumed(found, "cutover", "--start")
         case Situation.ON_KVM | Situation.FINISHED:
-            return _command(found, "finish", "--mark"), ""
-    return _of_passes(found, now), ""
+            return _command(found, "finish", "--mark")
+    return _of_passes(found, now)
 
 
 def _of_passes(found: Found, now: float) -> str:

@@ -1,11 +1,12 @@
-"""The entry point of `xen2kvm`."""
+"""The entry point of `xen2kvm`: signals wait until all that says what became of the command is loaded."""
 
-import blocksync.start  # Before all that takes its time to load.
+from blocksync import signals
+
+signals.hold()
 
 
 def main() -> None:
     """`xen2kvm`"""
-    assert blocksync.start
     from orchestrate import cli  # noqa: PLC0415
 
     cli.main()

@@ -26,8 +26,8 @@ def plan(
     config: Annotated[
         str,
         typer.Argument(
-            help="The guest's xm or xl configuration: a file here, or ssh://[user@]host[:port]/etc/xen/GUEST.cfg "
-            "or [user@]host:/etc/xen/GUEST.cfg on its host.",
+            help="The guest's xm or xl configuration: a file here, or on its host "
+            "ssh://[user@]host[:port]/etc/xen/GUEST.cfg, or [user@]host:/etc/xen/GUEST.cfg.",
             metavar="GUEST.cfg",
         ),
     ],

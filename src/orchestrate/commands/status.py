@@ -47,9 +47,9 @@ def status(
     """Say where a guest's migration stands, or that of every guest. Changes nothing, and may run beside every
     other command.
 
-    Three lines: where the guest is; what is proven and rehearsed; the next command. -v adds the passes and the
-    steps of a cutover that is not over, -vv those of one that is. Without a plan or a name: a row for each job,
-    the most urgent first. A file of the job that cannot be read is named; the exit code is 1 then.
+    Three lines: where the guest is; what is proven and rehearsed; the next command. -v adds the passes and
+    the steps of a cutover that is not over, -vv those of one that is. Without a plan or a name: a row for
+    each job, the most urgent first. A file of the job that cannot be read is named; the exit code is 1 then.
     """
     if plan is None and not (job_dir is not None and step.is_job(job_dir)):
         found = step.all_below(job_dir or DEFAULT_FOLDER)
