@@ -133,7 +133,8 @@ def _where(found: Found, now: float) -> tuple[Situation, str, str]:
     """What it comes to, where the guest is, and the same for a row."""
     if found.torn:
         told = (
-            "stopped, and its Xen volumes are half written: a sending back was interrupted; its disk is whole"
+            "stopped, and its Xen volumes are half written: a sending back was interrupted; "
+            "its disk on KVM is whole"
         )
         return Situation.TORN, told, "stopped; Xen volumes half written"
     if (wrong := found.is_broken("journal.json")) is not None:
@@ -190,7 +191,7 @@ def _between(found: Found, content: Content, now: float) -> tuple[Situation, str
             told += " Its disk on KVM is ready, and not started"
         return Situation.DOWN, f"{told}{_step(found, last, now)}", f"down{_since(content.stopped, now)}"
     if stop is not None and content.stopped is not None:
-        told = f"on Xen, or down: it was asked to stop{_since(content.stopped, now)}"
+        told = f"on Xen, or down: it was asked to stop{_ago(content.stopped, now)}"
         return Situation.DOWN, f"{told}{_step(found, last, now)}", "asked to stop, perhaps down"
     situation, told, brief = _on_xen(found, now)
     if last is None or _is_over(found, last):
