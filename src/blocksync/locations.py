@@ -55,6 +55,8 @@ def parse(text: str) -> Location:
 
 def _as_scp_has_it(text: str) -> Location:
     place, colon, path = text.partition(":/")
+    if place == SCHEME:
+        raise Usage(text, "is no location: a URL has two slashes", WAY_OUT)
     # `[::1]:/x` has a colon and a slash behind its bracket; `a:b:/x` is nothing that scp takes for a host.
     if not colon or (":" in place and not place.endswith("]")):
         raise Usage(

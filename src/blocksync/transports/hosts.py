@@ -32,7 +32,7 @@ class Host:
 
     def __str__(self) -> str:
         user = "" if self.user is None else f"{self.user}@"
-        name = f"[{self.name}]" if ":" in self.name and self.port is not None else self.name
+        name = f"[{self.name}]" if ":" in self.name else self.name
         return f"{user}{name}" + ("" if self.port is None else f":{self.port}")
 
 
