@@ -126,6 +126,14 @@ class CommandLine(_Line, frozen=True, kw_only=True):
     seconds: float
 
 
+class StepLine(_Line, frozen=True, kw_only=True):
+    """A step of a rehearsal, a cutover or a rollback that is done."""
+
+    event: Literal["step"]
+    name: str
+    seconds: float
+
+
 class ProgressLine(_Line, frozen=True, kw_only=True):
     """How far a task is; see blocksync.progress.Progress."""
 
@@ -138,5 +146,5 @@ class ProgressLine(_Line, frozen=True, kw_only=True):
     seconds: float
 
 
-LOG_LINES = (Said, ErrorLine, CommandLine, ProgressLine)
+LOG_LINES = (Said, ErrorLine, CommandLine, StepLine, ProgressLine)
 """The lines of --log-json. They are told apart by `event`; progress has none."""

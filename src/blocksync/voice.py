@@ -65,6 +65,10 @@ class Voice:
         else:
             _print(f"{seconds:8.2f} s  {host}: {command}" + (f" ({ended})" if status else ""))
 
+    def step(self, name: str, seconds: float) -> None:
+        """A step that is done, as a JSON line."""
+        self._line("step", name=name, seconds=round(seconds, 3))
+
     def record(self, event: str, text: str) -> None:
         """Keep something in the log that nobody has to see."""
         if self.log is not None:

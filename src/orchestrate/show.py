@@ -142,6 +142,11 @@ def _records(records: "tuple[PassRecord, ...]") -> Table:
 
 def step(step: Step, *, color: bool) -> None:
     """A finished step, on standard error: standard output is for the result."""
+    if voice.quiet:
+        return
+    if voice.json_lines:
+        voice.step(step.name, step.seconds)
+        return
     console = Console(stderr=True, no_color=not color, highlight=False)
     console.print(f"{step.seconds:8.2f} s  {step.name}")
 
