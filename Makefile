@@ -101,7 +101,7 @@ bench-live: .venv/installed bytecode ## Measure the last pass of a live migratio
 bench-kernels: .venv/installed ## Measure hashing, comparing and coalescing by block size
 	$(BIN)/pytest --override-ini addopts= --benchmark-only --benchmark-columns=min,median,rounds benchmarks/kernels
 
-man: .venv/installed ## Write the man pages from the commands' own help
+man: .venv/installed ## Write the man pages and the JSON schemas from the commands' own help and structs
 	$(BIN)/python docs/man/pages.py
 
 clean: ## Remove what was built

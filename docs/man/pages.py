@@ -1,4 +1,4 @@
-"""Write the man pages from what `--help` is made of: `make man`.
+"""Write the man pages from what `--help` is made of, and the JSON schemas: `make man`.
 
 One page for each command and one for each of its subcommands, in the man macros (man-pages(7), groff_man(7)).
 """
@@ -14,6 +14,7 @@ import typer
 import blocksync.terminal
 import orchestrate.cli
 from blocksync.errors import BlocksyncError
+from orchestrate import schemas
 
 FOLDER = Path(__file__).parent
 APPS = {"blocksync": blocksync.terminal.app, "xen2kvm": orchestrate.cli.app}
@@ -97,7 +98,7 @@ def _options(options: list[Any]) -> Iterator[str]:
             yield _flags(option)
             yield _text(option.help + _default(option))
     yield ".TP"
-    yield _bold("--help")
+    yield f"{_bold('-h')}, {_bold('--help')}"
     yield "Show a summary of this page."
 
 
@@ -176,6 +177,17 @@ def main() -> None:
             old.unlink()
     for name, page in wanted.items():
         (FOLDER / name).write_text(page)
+    _write_schemas()
+
+
+def _write_schemas() -> None:
+    """The schemas are made from the same commands, and become stale with them."""
+    folder = schemas.folder()
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob("*.json"):
+        old.unlink()
+    for name, schema in schemas.made().items():
+        (folder / f"{name}.json").write_text(schemas.as_text(schema))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ PassReport; `compare(source, target)` proves that they are equal; `measure(path)
 Sizes and offsets are in bytes everywhere. Errors are in `blocksync.errors`.
 """
 
-from typing import TYPE_CHECKING
+# Not from typing: Ctrl-C is heeded once the first module of this package is loaded.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from blocksync.devices import Device, measure, read_range

@@ -2,18 +2,19 @@
 
 import gc
 import os
-import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from blocksync import commands, foreign
+from blocksync import commands, foreign, signals
 from blocksync.commands import Values
 from blocksync.display import Display, display
-from blocksync.errors import BlocksyncError, ExitCode, Interrupted
+from blocksync.errors import BlocksyncError, ExitCode, Usage
+from blocksync.outcome import conclude, outcome
 from blocksync.progress import Report
 from blocksync.sizes import format_size, parse_size
+from blocksync.voice import voice
 
 if TYPE_CHECKING:
     from blocksync.passes import PassReport, PassRequest
@@ -21,73 +22,54 @@ if TYPE_CHECKING:
     from blocksync.verify import Comparison
 
 
-# What typer exits with after Ctrl-C.
-TYPER_INTERRUPTED = 130
 FEW_COLLECTIONS = 50_000
 
 
 def main() -> None:
-    """Entry point: every BlocksyncError becomes one message and its exit code."""
+    """Entry point: whatever a command ends with becomes one message and its exit code."""
     # Start and end are a third of a short pass: importing makes no garbage, and what is left at the end
     # goes with the process.
     gc.set_threshold(FEW_COLLECTIONS)
-    _end(run(lambda: carry_out(sys.argv[1:])))
+    words = sys.argv[1:]
+    if words[:1] == ["agent"]:
+        _agent()
+    conclude("blocksync", words, lambda: carry_out(words))
 
 
-def _end(code: int) -> NoReturn:
-    """Leave with `code` at once; an output that cannot be written is an error as everywhere."""
+def _agent() -> NoReturn:
+    """The far end of a pass: it talks to the near end alone, and ends when that is gone."""
+    from blocksync.agent import main as agent  # noqa: PLC0415
+
+    signals.leave()
     try:
-        sys.stdout.flush()
-    except OSError as error:
-        print(f"error: standard output: {error.strerror}", file=sys.stderr)
-        code = code or int(ExitCode.FAILED)
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def run(command: Callable[[], object]) -> int:
-    """Call a command (a typer app, for one); the exit code of whatever it ended with."""
-    try:
-        ended = command()
-    except BlocksyncError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return int(error.exit_code)
-    except OSError as error:
-        # Nothing that reads or writes a device ends here; a closed standard output may.
+        code = agent()
+    except (BlocksyncError, OSError) as error:
         print(f"error: {foreign.shown(str(error))}", file=sys.stderr)
-        return int(ExitCode.FAILED)
+        code = error.exit_code if isinstance(error, BlocksyncError) else ExitCode.FAILED
     except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
-        return int(ExitCode.INTERRUPTED)
-    except SystemExit as end:
-        if end.code == TYPER_INTERRUPTED:
-            return int(ExitCode.INTERRUPTED)
-        return end.code if isinstance(end.code, int) else int(ExitCode.FAILED)
-    return int(ended) if isinstance(ended, int) else int(ExitCode.DONE)
+        code = ExitCode.INTERRUPTED
+    sys.stderr.flush()
+    os._exit(int(code))
 
 
 def carry_out(words: list[str]) -> int:
     """Do what a command line says; the exit code."""
-    try:
-        return _carry_out(words)
-    except Interrupted as stopped:
-        again = shlex.join(["blocksync", *words])
-        raise Interrupted(stopped.thing, stopped.cause, f"go on with: {again}") from stopped
-
-
-def _carry_out(words: list[str]) -> int:
-    if words[:1] == ["agent"]:
-        from blocksync.agent import main as agent  # noqa: PLC0415
-
-        return int(agent())
     plain = commands.read(words)
     if plain is None:
-        from blocksync.terminal import app  # noqa: PLC0415
+        from blocksync import terminal  # noqa: PLC0415
 
-        app(words)
-        return int(ExitCode.DONE)
+        return terminal.carry_out(words)
     command, values = plain
-    return int(BODIES[command.name](values))
+    return do(command.name, values)
+
+
+def do(name: str, values: Values) -> int:
+    """Carry out the command of this name."""
+    target = values.get("target")
+    outcome.begin(name, as_json=bool(values["json"]), target=None if target is None else str(target))
+    voice.json_lines, voice.quiet = bool(values["log_json"]), bool(values["quiet"])
+    voice.verbosity = int(bool(values["verbose"]))
+    return int(BODIES[name](values))
 
 
 def sync(values: Values) -> ExitCode:
@@ -95,9 +77,9 @@ def sync(values: Values) -> ExitCode:
     with _display(values) as shown:
         report = _sync(values, shown.task("sync", _before(values)))
     for note in report.notes:
-        _note(note)
+        voice.note(note)
     if values["json"]:
-        _print_json(report.as_fields())
+        outcome.give(report.as_fields())
     else:
         print(summary(report))
     return ExitCode.DONE
@@ -121,7 +103,7 @@ def verify(values: Values) -> ExitCode:
     if values["json"]:
         roots = {"source_root": result.source_root, "target_root": result.target_root}
         differing = result.differing.pairs()
-        _print_json({"equal": result.equal, "hash": result.hash, **roots, "differing": differing})
+        outcome.give({"equal": result.equal, "hash": result.hash, **roots, "differing": differing})
     else:
         print(f"{result.source_root}  {foreign.shown(source)}\n{result.target_root}  {foreign.shown(target)}")
         for offset, length in result.differing.pairs():
@@ -152,8 +134,8 @@ def tune(values: Values) -> ExitCode:
     from blocksync import tune as tuning  # noqa: PLC0415
 
     request = tuning.TuneRequest(
-        source=_path(values, "source"),
-        target=_path(values, "target"),
+        source=_here(values, "source"),
+        target=_here(values, "target"),
         target_offset=_size(values, "target_offset") or 0,
         dirty=None if values["dirty"] is None else str(values["dirty"]),
         interval=tuning.parse_seconds(str(values["interval"])),
@@ -166,9 +148,9 @@ def tune(values: Values) -> ExitCode:
     with _display(values) as shown:
         result = tuning.run(request, progress=shown.task("tune"))
     for note in result.notes:
-        _note(note)
+        voice.note(note)
     if values["json"]:
-        _print_json(asdict(result))
+        outcome.give(asdict(result))
     else:
         print(tuning.table(result))
     return ExitCode.DONE
@@ -179,14 +161,14 @@ def changed(values: Values) -> ExitCode:
     from blocksync.changes import local  # noqa: PLC0415
 
     found = local.changed(
-        _path(values, "volume"),
+        _here(values, "volume"),
         snapshot=None if values["since"] is None else str(values["since"]),
         only=None if values["only"] is None else _path(values, "only"),
     )
     if values["json"]:
-        _print_json(found.as_fields())
+        outcome.give(found.as_fields())
     else:
-        _note(found.why)
+        voice.note(found.why)
         print(found.extents.to_text(), end="")
     return ExitCode.DONE
 
@@ -201,8 +183,9 @@ BODIES: dict[str, Callable[[Values], ExitCode]] = {
 
 def summary(report: "PassReport") -> str:
     """The report in one line."""
-    verb = "would be written" if report.dry_run else "written"
-    count = report.bytes_changed if report.dry_run else report.bytes_written
+    verb, count = "written", report.bytes_written
+    if report.dry_run:
+        verb, count = "would be written", report.bytes_to_write
     holes = f", {format_size(report.bytes_zeroed)} made holes" if report.bytes_zeroed else ""
     return (
         f"{format_size(report.bytes_total)} compared, {format_size(report.bytes_changed)} differed, "
@@ -240,7 +223,12 @@ def _request(values: Values) -> "PassRequest":
 
 def _overrides(values: Values) -> frozenset[str]:
     names = values["override"]
-    return frozenset(names if isinstance(names, tuple) else ())
+    if not names or not isinstance(names, tuple):
+        return frozenset()
+    from blocksync.guards import check_overrides  # noqa: PLC0415
+
+    check_overrides(frozenset(names))
+    return frozenset(names)
 
 
 def _ends(values: Values) -> tuple[str, str]:
@@ -249,7 +237,15 @@ def _ends(values: Values) -> tuple[str, str]:
 
 
 def _is_between_hosts(values: Values) -> bool:
-    return any(end.startswith("ssh:") for end in _ends(values))
+    return any(_is_far(end) for end in _ends(values))
+
+
+def _is_far(text: str) -> bool:
+    if ":" not in text:
+        return False
+    from blocksync.locations import is_far  # noqa: PLC0415
+
+    return is_far(text)
 
 
 def _reach(values: Values) -> "Reach":
@@ -264,7 +260,21 @@ def _reach(values: Values) -> "Reach":
 
 
 def _path(values: Values, name: str) -> Path:
-    return Path(str(values[name]))
+    text = str(values[name])
+    if text == "-":
+        raise Usage(
+            name, "is `-`, and no stream can be used there", "name a device or file (./- for a file -)"
+        )
+    return Path(text)
+
+
+def _here(values: Values, name: str) -> Path:
+    """The path of a device that has to be on this machine."""
+    if _is_far(str(values[name])):
+        raise Usage(
+            str(values[name]), "is on another host", "run this there; a file here with such a name is ./NAME"
+        )
+    return _path(values, name)
 
 
 def _size(values: Values, name: str) -> int | None:
@@ -279,14 +289,4 @@ def _before(values: Values) -> str:
 
 def _display(values: Values) -> Display:
     color = not (values["no_color"] or os.environ.get("NO_COLOR"))
-    return display(json_lines=bool(values["log_json"]), color=color)
-
-
-def _note(text: str) -> None:
-    print(f"note: {foreign.shown(text)}", file=sys.stderr)
-
-
-def _print_json(fields: dict[str, object]) -> None:
-    import json  # noqa: PLC0415
-
-    print(json.dumps(fields))
+    return display(json_lines=bool(values["log_json"]), color=color, quiet=bool(values["quiet"]))

@@ -31,7 +31,8 @@ class Argument:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """An option. `off` is the opposite of a flag; the flag's default is then true."""
+    """An option. `off` is the opposite of a flag; the flag's default is then true. `short` has one
+    letter."""
 
     name: str
     help: str
@@ -39,6 +40,7 @@ class Option:
     metavar: str = ""
     default: str | None = None
     off: str = ""
+    short: str = ""
 
     @property
     def flag(self) -> str:
@@ -81,8 +83,23 @@ OVERRIDE = Option(
     metavar="GUARD",
     help="Leave out a guard, by the name that its refusal gives. May be repeated.",
 )
-JSON = Option(name="json", kind=Kind.FLAG, help="Print one JSON object on standard output.")
-LOG_JSON = Option(name="log_json", kind=Kind.FLAG, help="Progress as JSON lines on standard error.")
+JSON = Option(
+    name="json", kind=Kind.FLAG, help="Print one JSON object on standard output, also when it fails."
+)
+LOG_JSON = Option(
+    name="log_json",
+    kind=Kind.FLAG,
+    help="Progress, notes and errors as JSON lines on standard error, and nothing else there.",
+)
+VERBOSE = Option(
+    name="verbose",
+    short="-v",
+    kind=Kind.FLAG,
+    help="Show each command that is run, with its arguments and its seconds.",
+)
+QUIET = Option(
+    name="quiet", short="-q", kind=Kind.FLAG, help="Nothing on standard error but errors; the result as ever."
+)
 NO_COLOR = Option(
     name="no_color", kind=Kind.FLAG, help="No colours; NO_COLOR in the environment does the same."
 )
@@ -105,7 +122,8 @@ SSH_CONFIG = Option(
     help="An ssh_config(5) to read instead of your own; the variable XEN2KVM_SSH_CONFIG does the same.",
 )
 REACH = (TRANSPORT, FINGERPRINT, SSH_CONFIG)
-WHERE = "Either end may be on another host, as ssh://[user@]host[:port]/path."
+SPEECH = (JSON, LOG_JSON, VERBOSE, QUIET, NO_COLOR)
+WHERE = "Either end may be on another host, as ssh://[user@]host[:port]/path or [user@]host:/path."
 
 SYNC = Command(
     "sync",
@@ -152,21 +170,20 @@ SYNC = Command(
         CACHE,
         OVERRIDE,
         *REACH,
-        JSON,
-        LOG_JSON,
-        NO_COLOR,
+        *SPEECH,
     ),
 )
 
 VERIFY = Command(
     "verify",
     "Compare both sides completely with BLAKE3; exit code 4 when they differ.\n\n"
-    "The source may be on another host, as ssh://[user@]host[:port]/path: each side is then read on its own.",
+    "The source may be on another host, as ssh://[user@]host[:port]/path or [user@]host:/path: each side is "
+    "then read on its own.",
     (
         Argument("source", "Device or image file that is the original."),
         Argument("target", "Device or image file that must hold the same."),
     ),
-    (TARGET_OFFSET, SIZE, DIRECT, CACHE, *REACH, JSON, LOG_JSON, NO_COLOR),
+    (TARGET_OFFSET, SIZE, DIRECT, CACHE, *REACH, *SPEECH),
 )
 
 TUNE = Command(
@@ -204,9 +221,7 @@ TUNE = Command(
         DIRECT,
         CACHE,
         OVERRIDE,
-        JSON,
-        LOG_JSON,
-        NO_COLOR,
+        *SPEECH,
     ),
 )
 
@@ -222,7 +237,7 @@ CHANGED = Command(
             "Where its list is lost, the whole volume is printed.",
         ),
         Option(name="only", metavar="EXTENTS", help="Another extents file, brought into order."),
-        JSON,
+        *SPEECH,
     ),
 )
 
@@ -239,7 +254,7 @@ def read(words: list[str]) -> tuple[Command, Values] | None:
         return None
     values: Values = {option.name: option.unset for option in command.options}
     flags = {option.flag: option for option in command.options}
-    flags |= {option.off: option for option in command.options if option.off}
+    flags |= {name: option for option in command.options for name in (option.off, option.short) if name}
     places = [argument.name for argument in command.arguments]
     rest = iter(words[1:])
     for word in rest:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TextIO
@@ -67,10 +67,14 @@ class Display(Protocol):
         ...
 
 
-def display(stream: TextIO | None = None, *, json_lines: bool = False, color: bool = True) -> Display:
+def display(
+    stream: TextIO | None = None, *, json_lines: bool = False, color: bool = True, quiet: bool = False
+) -> Display:
     """The display that fits `stream` (standard error by default): JSON lines if asked for, a live region on a
-    terminal that can move its cursor, plain lines elsewhere.
+    terminal that can move its cursor, plain lines elsewhere; nothing if `quiet`.
     """
+    if quiet:
+        return Silent()
     stream = sys.stderr if stream is None else stream
     if json_lines:
         return JsonLines(stream)
@@ -81,6 +85,38 @@ def display(stream: TextIO | None = None, *, json_lines: bool = False, color: bo
 
 def _now() -> float:
     return time.monotonic()
+
+
+class Silent:
+    """Shows nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def task(self, name: str, before: str = "") -> Report:
+        """As `Display.task`."""
+        return lambda progress: None
+
+    def begins(self, name: str) -> None:
+        """As `Display.begins`."""
+
+    def tells(self, text: str, of: float | None = None) -> None:
+        """As `Display.tells`."""
+
+    def ends(self, name: str, seconds: float, *, silent: bool = False) -> None:
+        """As `Display.ends`."""
+
+    def breaks(self, name: str) -> None:
+        """As `Display.breaks`."""
+
+    def aside(self, what: str = "") -> AbstractContextManager[None]:
+        """As `Display.aside`."""
+        return nullcontext()
 
 
 @dataclass(slots=True)

@@ -1,6 +1,8 @@
-"""Where a device is: `/dev/vg0/root` here, `ssh://[user@]host[:port]/dev/vg0/root` on another host.
+"""Where a device is: `/dev/vg0/root` here, `ssh://[user@]host[:port]/dev/vg0/root` on another host, or
+`[user@]host:/dev/vg0/root` as scp has it.
 
-In the path of a URL, %XX stands for a byte (RFC 3986, 2.1).
+In the path of a URL, %XX stands for a byte (RFC 3986, 2.1); scp's form takes every character as it is. A path
+with a colon before its first slash is never one of this machine: it is written ./NAME.
 """
 
 import os
@@ -13,7 +15,7 @@ from blocksync.transports.hosts import Host
 
 SCHEME = "ssh"
 UNSAFE = "\0\r\n"
-WAY_OUT = "write ssh://[user@]host[:port]/path, or a path on this machine"
+WAY_OUT = "write ssh://[user@]host[:port]/path, [user@]host:/path, or a path on this machine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +31,21 @@ class Location:
         )
 
 
+def is_far(text: str) -> bool:
+    """Whether what a person wrote can be on another host only."""
+    return ":" in text.partition("/")[0]
+
+
 def parse(text: str) -> Location:
     """The location that a person wrote. Raises Usage."""
     if any(character in text for character in UNSAFE):
         raise Usage(repr(text), "has a NUL or a line's end in it", WAY_OUT)
-    if not text.startswith(f"{SCHEME}:"):
+    if text in ("", "-"):
+        raise Usage(f"`{text}`", "names no device or file", WAY_OUT)
+    if not is_far(text):
         return Location(Path(text))
     if not text.startswith(f"{SCHEME}://"):
-        raise Usage(text, "is no location", WAY_OUT)
+        return _as_scp_has_it(text)
     # No URL's query or fragment: '?' and '#' may be in a path.
     authority, slash, path = text.removeprefix(f"{SCHEME}://").partition("/")
     if not path:
@@ -45,6 +54,23 @@ def parse(text: str) -> Location:
     if any(character in path for character in UNSAFE):
         raise Usage(repr(text), "has a NUL or a line's end in it", WAY_OUT)
     return Location(Path(slash + path), _host(text, authority))
+
+
+def _as_scp_has_it(text: str) -> Location:
+    place, colon, path = text.partition(":/")
+    if place == SCHEME:
+        raise Usage(text, "is no location: a URL has two slashes", WAY_OUT)
+    # `[::1]:/x` has a colon and a slash behind its bracket; `a:b:/x` is nothing that scp takes for a host.
+    if not colon or (":" in place and not place.endswith("]")):
+        raise Usage(
+            text,
+            "has a colon before its first slash, as a path on another host has",
+            f"{WAY_OUT}; a file here with such a name is ./{text}",
+        )
+    user, at, name = place.rpartition("@")
+    if name.startswith("["):
+        name, _ = _name_and_port(text, name)
+    return Location(Path("/" + path), Host(user if at else None, name, None))
 
 
 def _host(text: str, authority: str) -> Host:

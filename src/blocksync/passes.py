@@ -142,7 +142,13 @@ class PassReport:
     def as_fields(self) -> dict[str, object]:
         """The figures by name, for JSON."""
         left_out = {"changed_blocks"}
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in left_out}
+        figures = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in left_out}
+        return {**figures, "bytes_to_write": self.bytes_to_write}
+
+    @property
+    def bytes_to_write(self) -> int:
+        """What a dry run says that a pass would write, at most; 0 of a pass that was made."""
+        return self.bytes_changed if self.dry_run else 0
 
     @property
     def changed(self) -> "Extents":

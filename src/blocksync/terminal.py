@@ -7,14 +7,36 @@ from typing import Annotated, Any
 
 import typer
 
-from blocksync import cli
+from blocksync import cli, mistakes
 from blocksync.commands import COMMANDS, Argument, Command, Kind, Option
+from blocksync.errors import ExitCode
+from blocksync.guards import OVERRIDABLE
+from blocksync.transports.choice import KINDS
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    # The brackets of [user@]host are no markup.
+    rich_markup_mode=None,
+    context_settings=mistakes.CONTEXT,
     help="Make a range of a block device or image equal to another, writing only what differs.",
 )
+
+
+@app.callback()
+def _of_all_commands(*, version: mistakes.Version = False) -> None:
+    """The options before a command."""
+
+
+def carry_out(words: list[str]) -> int:
+    """Do what a command line says, or say what is wrong with it; the exit code."""
+    return mistakes.carried_out(app, "blocksync", words)
+
+
+_COMPLETED: dict[str, Callable[[str], list[str]]] = {
+    "override": mistakes.completing(OVERRIDABLE),
+    "transport": mistakes.completing(KINDS),
+}
 
 
 def _parameter_of_argument(argument: Argument) -> inspect.Parameter:
@@ -25,7 +47,13 @@ def _parameter_of_argument(argument: Argument) -> inspect.Parameter:
 
 def _parameter_of_option(option: Option) -> inspect.Parameter:
     flag = f"{option.flag}/{option.off}" if option.off else option.flag
-    given = typer.Option(flag, help=option.help, metavar=option.metavar or None)
+    names = [flag, option.short] if option.short else [flag]
+    given = typer.Option(
+        *names,
+        help=option.help,
+        metavar=option.metavar or None,
+        autocompletion=_COMPLETED.get(option.name),
+    )
     types: dict[Kind, Any] = {Kind.FLAG: bool, Kind.ONE: str | None, Kind.MANY: list[str]}
     default = list(option.unset) if isinstance(option.unset, tuple) else option.unset
     return inspect.Parameter(
@@ -41,7 +69,8 @@ def _callback(command: Command) -> Callable[..., None]:
 
     def callback(**values: Any) -> None:
         plain = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-        raise typer.Exit(int(cli.BODIES[command.name](plain)))
+        if (code := cli.do(command.name, plain)) != ExitCode.DONE:
+            raise typer.Exit(code)
 
     parameters = [_parameter_of_argument(argument) for argument in command.arguments]
     parameters += [_parameter_of_option(option) for option in command.options]

@@ -1,8 +1,6 @@
 """What the commands print: tables for people, one JSON object for programs."""
 
-import json
 import sys
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,21 +12,20 @@ from rich.table import Table
 from rich.text import Text
 
 from blocksync.foreign import shown
+from blocksync.outcome import outcome
 from blocksync.sizes import format_size
+from blocksync.voice import voice
+from orchestrate import results
 from orchestrate.plan.model import Action, Plan, Volume
-from orchestrate.stopwatch import Step
 
 if TYPE_CHECKING:
-    from orchestrate.forecast import Forecast
     from orchestrate.job import PassRecord
     from orchestrate.steps.cutover import CutoverReport
     from orchestrate.steps.precopy import Passed, PrecopyReport
     from orchestrate.steps.rehearse import Rehearsal
-    from orchestrate.steps.status import Status
     from orchestrate.steps.sync import SyncReport
 
 _LONGEST_LINE = 2000
-_PASS_FIELDS = ("bytes_total", "bytes_read", "bytes_changed", "bytes_written", "extents_written")
 
 
 def _console(*, color: bool) -> Console:
@@ -45,20 +42,15 @@ def _say(console: Console, *parts: str | tuple[str, str]) -> None:
     console.print(Text.assemble(*((shown(text, _LONGEST_LINE), style) for text, style in pairs)))
 
 
-def _note(text: str) -> None:
-    """A note, on standard error: standard output is for the result."""
-    print(f"note: {shown(text, _LONGEST_LINE)}", file=sys.stderr)
+def give(result: msgspec.Struct) -> None:
+    """The result, for --json: it is printed when the command ends."""
+    outcome.give(msgspec.to_builtins(result))
 
 
-def _print_json(content: object) -> None:
-    json.dump(content, sys.stdout)
-    sys.stdout.write("\n")
-
-
-def plan(plan: Plan, warnings: tuple[str, ...], output: Path, *, as_json: bool, color: bool) -> None:
-    """The new disk, partition by partition, and the fix-ups."""
+def plan(plan: Plan, warnings: tuple[str, ...], output: Path | None, *, as_json: bool, color: bool) -> None:
+    """The new disk, partition by partition, and the fix-ups. `output` None: the plan was not written."""
     if as_json:
-        _print_json({"plan": msgspec.to_builtins(plan), "warnings": warnings, "output": str(output)})
+        give(results.of_plan(plan, warnings, output))
         return
     console = _console(color=color)
     _say(console, (plan.guest.name, "bold"), f": {plan.guest.memory_mib} MiB, {plan.guest.vcpus} vcpu")
@@ -69,7 +61,10 @@ def plan(plan: Plan, warnings: tuple[str, ...], output: Path, *, as_json: bool, 
         _say(console, "fix-up ", (choice.name, "bold"), f": {choice.why} ({', '.join(choice.files)})")
     for warning in warnings:
         _say(console, ("warning:", "yellow"), f" {warning}")
-    _say(console, f"plan written to {output}; next: xen2kvm sync {output}")
+    if output is None:
+        _say(console, "no plan was written: name its file with -o, and leave --dry-run out")
+    else:
+        _say(console, f"plan written to {output}; next: xen2kvm sync {output}")
 
 
 def _partitions(plan: Plan) -> Table:
@@ -99,12 +94,12 @@ def _partition_row(volume: Volume) -> tuple[str, ...]:
 def sync(report: "SyncReport", *, dry_run: bool, as_json: bool, color: bool) -> None:
     """What a pass changed, volume by volume; what was noted goes to standard error."""
     for note in report.notes:
-        _note(note)
+        voice.note(note)
     for one in report.passes:
         for note in one.report.notes:
-            _note(f"{one.volume.device}: {note}")
+            voice.note(f"{one.volume.device}: {note}")
     if as_json:
-        _print_json(sync_json(report))
+        give(results.of_sync(report))
         return
     console = _console(color=color)
     would = "would be " if dry_run else ""
@@ -113,7 +108,8 @@ def sync(report: "SyncReport", *, dry_run: bool, as_json: bool, color: bool) -> 
     for one in report.passes:
         done = one.report
         read, changed, written = (
-            format_size(size) for size in (done.bytes_read, done.bytes_changed, done.bytes_written)
+            format_size(size)
+            for size in (done.bytes_read, done.bytes_changed, done.bytes_to_write or done.bytes_written)
         )
         console.print(
             f"{one.volume.device}: {read} read, {changed} changed, "
@@ -123,86 +119,25 @@ def sync(report: "SyncReport", *, dry_run: bool, as_json: bool, color: bool) -> 
         console.print(f"{device}: swap {would}made anew")
 
 
-def sync_json(report: "SyncReport") -> dict[str, object]:
-    """A pass as JSON: the sums over all volumes, then each volume."""
-    volumes = {
-        one.volume.device: {field: getattr(one.report, field) for field in (*_PASS_FIELDS, "seconds")}
-        for one in report.passes
-    }
-    return {
-        **{field: report.total(field) for field in _PASS_FIELDS},
-        "seconds": sum(one.report.seconds for one in report.passes),
-        "moment": report.moment,
-        "table_written": report.table_written,
-        "swap_made": list(report.swap_made),
-        "volumes": volumes,
-    }
-
-
 def passed(one: "Passed") -> None:
     """A pass of a pre-copy, on standard error: standard output is for the result."""
     for note in one.report.notes:
-        _note(note)
+        voice.note(note)
     looked_at, changed = (format_size(one.report.total(field)) for field in ("bytes_total", "bytes_changed"))
     outlook = "" if one.predicted is None else f"; one more would take {one.predicted:.1f} s"
-    print(f"pass {one.number}: {looked_at} looked at, {changed} changed{outlook}", file=sys.stderr)
+    voice.note(f"pass {one.number}: {looked_at} looked at, {changed} changed{outlook}")
 
 
 def precopy(report: "PrecopyReport", *, as_json: bool, color: bool) -> None:
     """Whether the guest is ready for its cutover, and what its last pass would take."""
     if as_json:
-        _print_json(
-            {
-                "passes": report.passes,
-                "ready": report.ready,
-                "why": report.why,
-                "predicted": report.predicted,
-                "forecast": _forecast(report.forecast),
-                "proofs": report.proofs,
-            }
-        )
+        give(results.of_precopy(report))
         return
     console = _console(color=color)
     for device, proof in report.proofs.items():
         _say(console, f"{device}: verified, {proof}")
     if report.ready and report.predicted is not None:
         _say(console, ("ready", "green"), f": the last pass would take {report.predicted:.1f} s")
-
-
-def status(status: "Status", *, as_json: bool, color: bool) -> None:
-    """Where a migration stands."""
-    state = status.state
-    if as_json:
-        _print_json(
-            {
-                "guest": status.guest,
-                "holder": status.holder,
-                "predicted": status.predicted,
-                "forecast": _forecast(status.forecast),
-                "journal": status.journal,
-                **msgspec.to_builtins(state),
-            }
-        )
-        return
-    console = _console(color=color)
-    held = "" if status.holder is None else f", held by process {status.holder}"
-    _say(console, (status.guest, "bold"), f": {state.phase}, {state.passes} passes{held}")
-    if state.moment is not None:
-        proof = "proven" if state.proven == state.moment else "not proven as a whole"
-        console.print(f"the target holds moment {state.moment}, {proof}")
-    if state.records:
-        console.print(_records(state.records))
-    if status.forecast is not None:
-        rates = (format_size(rate) for rate in (status.forecast.dirty_rate, status.forecast.transfer_rate))
-        console.print("{}/s to look at again, {}/s moved".format(*rates))
-    if status.predicted is not None:
-        console.print(f"if the guest stopped now, the last pass would take {status.predicted:.1f} s")
-    for entry in (status.journal or {}).get("steps", []):
-        _say(console, f"cutover: {entry['step']}: {entry['status']} {entry.get('cause') or ''}".rstrip())
-
-
-def _forecast(found: "Forecast | None") -> dict[str, object] | None:
-    return None if found is None else {**asdict(found), "shortest": found.shortest}
 
 
 def _records(records: "tuple[PassRecord, ...]") -> Table:
@@ -219,11 +154,9 @@ def _records(records: "tuple[PassRecord, ...]") -> Table:
 def rehearsal(rehearsal: "Rehearsal", *, as_json: bool, color: bool) -> None:
     """That the guest came up, and where its console is kept."""
     for note in rehearsal.notes:
-        print(f"note: {note}", file=sys.stderr)
+        voice.note(note)
     if as_json:
-        _print_json(
-            {"seen": rehearsal.seen, "steps": _steps(rehearsal.steps), "console": str(rehearsal.console)}
-        )
+        give(results.of_rehearsal(rehearsal))
         return
     console = _console(color=color)
     _say(console, ("the guest comes up", "green"), f": its console says {rehearsal.seen!r}")
@@ -233,9 +166,9 @@ def rehearsal(rehearsal: "Rehearsal", *, as_json: bool, color: bool) -> None:
 def cutover(report: "CutoverReport", name: str, *, as_json: bool, color: bool) -> None:
     """The proof, the downtime, and how to start the guest where it was not started."""
     for note in report.notes:
-        _note(note)
+        voice.note(note)
     if as_json:
-        _print_json(cutover_json(report))
+        give(results.of_cutover(report))
         return
     console = _console(color=color)
     for device, proof in report.proofs.items():
@@ -251,22 +184,6 @@ def cutover(report: "CutoverReport", name: str, *, as_json: bool, color: bool) -
         _say(console, f"  virsh define {report.xml} && virsh start {name}")
 
 
-def cutover_json(report: "CutoverReport") -> dict[str, object]:
-    """A cutover as JSON; the job keeps the same in its report."""
-    return {
-        "last_pass": None if report.last_pass is None else sync_json(report.last_pass),
-        "proofs": report.proofs,
-        "steps": _steps(report.steps),
-        "xml": str(report.xml),
-        "started": report.started,
-        "downtime": None if report.downtime is None else round(report.downtime, 3),
-        "checks": [
-            {"name": result.name, "passed": result.passed is not None, "cause": result.cause}
-            for result in report.checks
-        ],
-        "notes": list(report.notes),
-    }
-
-
-def _steps(steps: tuple[Step, ...]) -> list[dict[str, object]]:
-    return [{"name": step.name, "seconds": round(step.seconds, 3)} for step in steps]
+def cutover_json(report: "CutoverReport") -> object:
+    """What the job keeps of a cutover: the same as --json prints."""
+    return msgspec.to_builtins(results.of_cutover(report))

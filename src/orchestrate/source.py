@@ -1,6 +1,5 @@
 """The guest's volumes as a source of passes: on this machine, or pulled from the Xen host."""
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -11,7 +10,6 @@ from typing import Protocol
 from blocksync import hashes, locations, passes, remote, verify
 from blocksync.errors import BlocksyncError, Differences, Usage
 from blocksync.extents import Extents
-from blocksync.foreign import shown
 from blocksync.passes import PassReport, PassRequest
 from blocksync.progress import Report
 from blocksync.remote import Part
@@ -20,6 +18,7 @@ from blocksync.transports.choice import Kind, choose
 from blocksync.transports.failures import Unreachable
 from blocksync.transports.interface import Channel, Transport
 from blocksync.verify import Comparison
+from blocksync.voice import voice
 from blocksync.wire.link import Lost
 from orchestrate.hosts import FarHost, Host, HostLost, ThisHost
 from orchestrate.standby import Standby
@@ -48,7 +47,7 @@ class Reach:
             kind=self.transport,
             fingerprint=self.host_key_fingerprint,
             config=self.ssh_config,
-            notice=_say,
+            notice=voice.note,
         )
 
 
@@ -276,7 +275,3 @@ def opened(xen_host: str | None, reach: Reach, aside: Aside = not_aside) -> Iter
     finally:
         far.close()
         transport.close()
-
-
-def _say(notice: str) -> None:
-    print(f"note: {shown(notice)}", file=sys.stderr)

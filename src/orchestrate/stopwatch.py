@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from blocksync.progress import Tell, untold
+from blocksync.voice import voice
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +33,13 @@ class Stopwatch:
     def step(self, name: str) -> Iterator[None]:
         """Time the block under `name`; a step that raises is not counted as done."""
         self.begins(name)
+        voice.record("step", f"{name}: begun")
         start = time.monotonic()
         try:
             yield
         except BaseException:
             self.breaks(name)
             raise
+        voice.record("step", f"{name}: done in {time.monotonic() - start:.2f} s")
         self.steps.append(Step(name, time.monotonic() - start))
         self.ends(self.steps[-1])

@@ -1,6 +1,5 @@
 """Passes and proofs between ends that are given as locations, one of which is on another host."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -9,13 +8,13 @@ from typing import TYPE_CHECKING, cast
 
 from blocksync import locations
 from blocksync.errors import Usage
-from blocksync.foreign import shown
 from blocksync.locations import Location
 from blocksync.remote import bootstrap
 from blocksync.transports.choice import Kind, choose
 from blocksync.transports.early import Early
 from blocksync.transports.hosts import Host
 from blocksync.transports.interface import Transport
+from blocksync.voice import voice
 
 if TYPE_CHECKING:
     from blocksync.passes import PassReport, PassRequest
@@ -94,13 +93,9 @@ def _the_other_host(source: Location, target: Location) -> Host:
 @contextmanager
 def _reached(host: Host, reach: Reach) -> Iterator[Transport]:
     kind = cast(Kind, reach.transport)
-    chosen = choose(host, kind=kind, fingerprint=reach.fingerprint, config=reach.config, notice=_say)
+    chosen = choose(host, kind=kind, fingerprint=reach.fingerprint, config=reach.config, notice=voice.note)
     transport = Early(chosen, bootstrap.argv())
     try:
         yield transport
     finally:
         transport.close()
-
-
-def _say(notice: str) -> None:
-    print(f"note: {shown(notice)}", file=sys.stderr)

@@ -16,6 +16,7 @@ from blocksync.transports.openssh import OpenSSH
 # ruff: noqa: PLC0415
 
 Kind = Literal["auto", "openssh", "paramiko", "tls"]
+KINDS: tuple[str, ...] = get_args(Kind)
 
 # Names an ssh_config(5) to read instead of the user's own.
 SSH_CONFIG = "XEN2KVM_SSH_CONFIG"
@@ -36,8 +37,8 @@ def choose(
     know and nothing fails for. Nothing is connected yet. Raises Usage for a kind that is none, a fingerprint
     that is none and a file that is not there.
     """
-    if kind not in get_args(Kind):
-        raise Usage(f"transport {kind}", "no such transport", f"one of {', '.join(get_args(Kind))}")
+    if kind not in KINDS:
+        raise Usage(f"transport {kind}", "no such transport", f"one of {', '.join(KINDS)}")
     config = _named() if config is None else config
     if config is not None and not config.is_file():
         raise Usage(config, "is no file", f"correct --ssh-config, or the variable {SSH_CONFIG}")

@@ -1,14 +1,18 @@
 """What a command holds while it works on a guest."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from blocksync.display import Display, display
+from blocksync.outcome import outcome
+from blocksync.voice import voice
+from orchestrate import invocation, source
 from orchestrate import job as jobs
-from orchestrate import source
 from orchestrate.job import Job
+from orchestrate.job_log import JobLog
 from orchestrate.plan import file as plan_file
 from orchestrate.source import Reach, Source
 
@@ -28,8 +32,20 @@ def opened(
 ) -> Iterator[AtWork]:
     """All that is needed for the guest of a plan's file, until the block ends."""
     with (
-        jobs.opened(plan_file.load(plan), job_dir) as job,
-        display(json_lines=log_json, color=color) as shown,
+        held(plan, job_dir) as job,
+        display(json_lines=log_json, color=color, quiet=voice.quiet) as shown,
         source.opened(job.plan.xen_host, reach, shown.aside) as volumes,
     ):
         yield AtWork(job, volumes, shown)
+
+
+@contextmanager
+def held(plan: Path, job_dir: Path | None) -> Iterator[Job]:
+    """The job of a plan's file, locked until the block ends; its log is open until the process ends."""
+    loaded = plan_file.load(plan)
+    outcome.about(loaded.guest.name, loaded.disk.path)
+    with jobs.opened(loaded, job_dir) as job:
+        voice.log = JobLog(job.folder)
+        voice.record("begin", shlex.join([outcome.program, *outcome.words]))
+        invocation.remember(job.folder, plan, outcome.words)
+        yield job

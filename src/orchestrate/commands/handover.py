@@ -13,7 +13,9 @@ import typer
 from blocksync import own_files
 from blocksync.display import Display
 from blocksync.errors import Usage
-from orchestrate import show
+from blocksync.outcome import outcome
+from blocksync.voice import voice
+from orchestrate import results, show
 from orchestrate.commands import at_work
 from orchestrate.commands.giving_up import require_word
 from orchestrate.commands.options import (
@@ -63,7 +65,8 @@ class Operator:
 
 
 def _asking(display: Display) -> Asking:
-    return Operator(display) if sys.stdin.isatty() else Nobody()
+    # A question would be a plain line among those of --log-json.
+    return Operator(display) if sys.stdin.isatty() and not voice.json_lines else Nobody()
 
 
 @reaching
@@ -179,19 +182,7 @@ def rollback(
             asking=_asking(work.display),
         )
     if json:
-        gave_back = report.gave_back
-        typer.echo(
-            json_format.dumps(
-                {
-                    "started": report.started,
-                    "proofs": gave_back.proofs if gave_back else {},
-                    "restored": list(gave_back.restored) if gave_back else [],
-                    "steps": [
-                        {"name": done.name, "seconds": round(done.seconds, 3)} for done in report.steps
-                    ],
-                }
-            )
-        )
+        show.give(results.of_rollback(report))
     elif report.started:
         typer.echo(f"{work.job.plan.guest.name} is on Xen again")
     else:
@@ -217,6 +208,10 @@ def finish(
         watch = stopwatch(work.display, silent=True)
         with watch.step("finish"):
             commands = step.run(work.job, work.volumes)
-    typer.echo(f"{work.job.plan.guest.name} stays on KVM; reports are in {shlex.quote(str(work.job.folder))}")
+    folder = str(work.job.folder)
+    if outcome.as_json:
+        show.give(results.FinishResult(folder=folder, removals=commands))
+        return
+    typer.echo(f"{work.job.plan.guest.name} stays on KVM; reports are in {shlex.quote(folder)}")
     for command in commands if mark else ():
         typer.echo(command)

@@ -12,6 +12,7 @@ import typer
 from blocksync.display import Display
 from blocksync.errors import Usage
 from blocksync.transports.choice import Kind
+from orchestrate.commands import overrides
 from orchestrate.source import Reach
 from orchestrate.stopwatch import Stopwatch
 
@@ -23,12 +24,25 @@ JobDir = Annotated[
     Path | None,
     typer.Option("--job-dir", help="Where the job's state is kept. Default: /var/lib/xen2kvm/GUEST."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-LogJson = Annotated[bool, typer.Option("--log-json", help="Progress as JSON lines on standard error.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on standard output, also on failure.")
+]
+LogJson = Annotated[
+    bool,
+    typer.Option(
+        "--log-json",
+        help="Progress, notes and errors as JSON lines on standard error, and nothing else there.",
+    ),
+]
 NoColor = Annotated[bool, typer.Option("--no-color", help="No colours; the variable NO_COLOR does the same.")]
 Override = Annotated[
     list[str] | None,
-    typer.Option("--override", help="Pass the guard of this name. Repeatable.", metavar="GUARD"),
+    typer.Option(
+        "--override",
+        help="Pass the guard of this name. Repeatable.",
+        metavar="GUARD",
+        autocompletion=overrides.complete,
+    ),
 ]
 Accel = Annotated[str, typer.Option("--accel", help="auto, kvm or tcg; XEN2KVM_ACCEL wins over it.")]
 Transport = Annotated[

@@ -1,4 +1,4 @@
-"""`xen2kvm sync`, `xen2kvm precopy` and `xen2kvm status`."""
+"""`xen2kvm sync` and `xen2kvm precopy`."""
 
 from typing import Annotated
 
@@ -28,7 +28,6 @@ from orchestrate.commands.options import (
     seconds,
     stopwatch,
 )
-from orchestrate.plan import file as plan_file
 from orchestrate.source import Reach
 
 
@@ -134,16 +133,3 @@ def precopy(
             f"its last pass would take more than {limit:g} s: {report.why}",
             "give it a quieter hour, a faster link, or a larger --max-downtime",
         )
-
-
-def status(
-    plan: PlanFile,
-    *,
-    job_dir: JobDir = None,
-    json: Json = False,
-    no_color: NoColor = False,
-) -> None:
-    """Say where a guest's migration stands. Changes nothing, and may run beside every other command."""
-    from orchestrate.steps import status as step  # noqa: PLC0415
-
-    show.status(step.of(plan_file.load(plan), job_dir), as_json=json, color=color(no_color))

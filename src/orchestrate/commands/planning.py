@@ -1,7 +1,5 @@
 """`xen2kvm plan`, and `xen2kvm prepare`, which comes before it."""
 
-import dataclasses
-import json as json_format
 import time
 from contextlib import closing
 from pathlib import Path
@@ -13,13 +11,17 @@ from blocksync import locations
 from blocksync.display import Display, display
 from blocksync.errors import Usage
 from blocksync.identity import is_same
+from blocksync.outcome import outcome
 from blocksync.transports.interface import Transport
-from orchestrate import show
+from blocksync.voice import voice
+from orchestrate import results, show
 from orchestrate.commands.options import Json, LogJson, NoColor, Override, color, reaching, stopwatch
 from orchestrate.guest import prepare as preparation
 from orchestrate.layout.table import TableKind
 from orchestrate.plan import file as plan_file
 from orchestrate.source import Reach, Reaching
+
+_STDOUT = "-"
 
 
 @reaching
@@ -27,13 +29,20 @@ def plan(
     config: Annotated[
         str,
         typer.Argument(
-            help="The guest's xm or xl configuration: a file here, or ssh://[user@]host[:port]/etc/xen/GUEST.cfg.",
+            help="The guest's xm or xl configuration: a file here, or on its host "
+            "ssh://[user@]host[:port]/etc/xen/GUEST.cfg, or [user@]host:/etc/xen/GUEST.cfg.",
             metavar="GUEST.cfg",
         ),
     ],
     *,
     disk: Annotated[Path, typer.Option("--disk", help="The target: a block device, or a file to be made.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The plan to write.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="The plan to write; `-` prints it and nothing else."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what the plan would be, and write nothing.")
+    ] = False,
     volume: Annotated[
         list[str] | None,
         typer.Option(
@@ -63,9 +72,9 @@ def plan(
     """Read a guest's configuration, probe its volumes and write the plan of its migration."""
     from orchestrate.steps import plan as step  # noqa: PLC0415
 
-    plan_file.require_place(output, replace=force)
-    if is_same(output, disk):
-        raise Usage(output, "is the target disk as well", "name another -o")
+    written = None if dry_run else _output(output, disk, force=force)
+    if locations.is_far(str(disk)):
+        raise Usage(f"--disk {disk}", "is on another host", "run this on the KVM host; a file here is ./NAME")
     request = step.PlanRequest(
         config=locations.parse(config),
         disk=disk,
@@ -77,12 +86,30 @@ def plan(
         reach=reach,
         overrides=frozenset(override or ()),
     )
-    with display(json_lines=log_json, color=color(no_color)) as shown:
+    with display(json_lines=log_json, color=color(no_color), quiet=voice.quiet) as shown:
         watch = stopwatch(shown, silent=True)
         with watch.step("plan"):
             planned = step.run(request, watch.tell, shown.aside)
-    plan_file.write(output, plan_file.dump(planned.plan, planned.warnings))
-    show.plan(planned.plan, planned.warnings, output, as_json=json, color=color(no_color))
+    outcome.about(planned.plan.guest.name, planned.plan.disk.path)
+    text = plan_file.dump(planned.plan, planned.warnings)
+    if written is not None and str(written) != _STDOUT:
+        plan_file.write(written, text)
+    elif written is not None and not json:
+        for warning in planned.warnings:
+            voice.warn(warning)
+        typer.echo(text, nl=False)
+        return
+    show.plan(planned.plan, planned.warnings, written, as_json=json, color=color(no_color))
+
+
+def _output(output: Path | None, disk: Path, *, force: bool) -> Path:
+    if output is None:
+        raise Usage("-o", "names no plan to write", "give -o GUEST.toml, -o - to print it, or --dry-run")
+    if str(output) != _STDOUT:
+        plan_file.require_place(output, replace=force)
+        if is_same(output, disk):
+            raise Usage(output, "is the target disk as well", "name another -o")
+    return output
 
 
 def _mapping(pair: str) -> tuple[str, Path]:
@@ -132,15 +159,19 @@ def prepare(
     from orchestrate.steps import prepare as step  # noqa: PLC0415
 
     if print_script:
-        typer.echo(preparation.script(), nl=False)
+        if json:
+            show.give(results.PrepareResult(dry_run=True, lines=(), reboot=None, script=preparation.script()))
+        else:
+            typer.echo(preparation.script(), nl=False)
         return
     if guest is None:
         raise Usage("prepare", "names no guest", "give [user@]host, or --print to get the script")
     if reboot and dry_run:
         raise Usage("--reboot", "makes no sense with --dry-run", "leave one of them out")
 
+    outcome.about(guest, None)
     options = tuple(name for name, wanted in (("--dry-run", dry_run), ("--undo", undo)) if wanted)
-    with display(json_lines=log_json, color=color(no_color)) as shown:
+    with display(json_lines=log_json, color=color(no_color), quiet=voice.quiet) as shown:
         watch = stopwatch(shown, silent=True)
 
         def connect() -> Transport:
@@ -158,13 +189,7 @@ def prepare(
                 watch.tell("waiting for ssh to answer from another boot", timeout)
                 rebooted = step.reboot(connect, timeout, time.monotonic)
     if json:
-        report = {
-            "guest": guest,
-            "dry_run": dry_run,
-            "lines": [dataclasses.asdict(line) for line in lines],
-            "reboot": None if rebooted is None else dataclasses.asdict(rebooted),
-        }
-        typer.echo(json_format.dumps(report))
+        show.give(results.of_prepare(dry_run=dry_run, lines=lines, rebooted=rebooted))
     elif rebooted is not None:
         typer.echo(
             f"rebooted: {rebooted.seconds:.0f} s, kernel {rebooted.kernel}, every mount and swap is back"

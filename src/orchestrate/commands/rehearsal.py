@@ -5,9 +5,10 @@ from typing import Annotated
 import typer
 
 from blocksync.display import display
-from orchestrate import job, show
+from blocksync.voice import voice
+from orchestrate import show
+from orchestrate.commands import at_work
 from orchestrate.commands.options import Accel, JobDir, Json, LogJson, NoColor, PlanFile, color, stopwatch
-from orchestrate.plan import file as plan_file
 
 
 def rehearse(
@@ -38,8 +39,8 @@ def rehearse(
 
     request = step.RehearseRequest(timeout=timeout, expect=expect, accelerator=accel, network=network)
     with (
-        job.opened(plan_file.load(plan), job_dir) as opened,
-        display(json_lines=log_json, color=color(no_color)) as shown,
+        at_work.held(plan, job_dir) as opened,
+        display(json_lines=log_json, color=color(no_color), quiet=voice.quiet) as shown,
     ):
         rehearsal = step.run(opened, request, stopwatch(shown))
     show.rehearsal(rehearsal, as_json=json, color=color(no_color))

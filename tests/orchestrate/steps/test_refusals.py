@@ -12,11 +12,11 @@ USAGE, REFUSED = 2, 3
 
 
 def snapshot(folder: Path) -> dict[str, str]:
-    """Every file below `folder` with its content, but for the job's lock."""
+    """Every file below `folder` with its content, but for the job's lock, its log and its last command."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "lock"
+        if path.is_file() and path.name not in {"lock", "log", "job.json"}
     }
 
 
