@@ -142,7 +142,7 @@ class Job:
         if raw is None:
             return State(target=self.plan.disk.path)
         state = _decoded(raw, self._state_file)
-        if not self._is_about_the_plan_s_disk(state):
+        if not is_about(state, self.plan):
             raise Refused(
                 self._state_file,
                 f"is about {state.target}, the plan's disk is {self.plan.disk.path}",
@@ -153,21 +153,9 @@ class Job:
 
     def remember(self, state: State) -> None:
         """Make `state` durable, as one about the disk that the plan names now."""
-        state = replace(state, disk=self._disk_identity())
+        state = replace(state, disk=_disk_identity(self.plan))
         text = msgspec.json.format(msgspec.json.encode(state)) + b"\n"
         own_files.replace(self._state_file, text, "a job's state")
-
-    def _is_about_the_plan_s_disk(self, state: State) -> bool:
-        if is_same(Path(state.target), self.plan.target):
-            return True
-        return bool(state.disk) and state.disk == self._disk_identity()
-
-    def _disk_identity(self) -> str:
-        """Empty where the disk is not there or cannot be looked at."""
-        try:
-            return devices.measure(self.plan.target).identity
-        except BlocksyncError:
-            return ""
 
     def digests(self, volume: Volume) -> Path:
         """The digest file of a volume's partition."""
@@ -214,6 +202,21 @@ def _locked(folder: Path) -> Iterator[int]:
             # Of a version that let everybody read it. Another folder is not ours to close.
             folder.chmod(0o700)
         yield fd
+
+
+def is_about(state: State, plan: Plan) -> bool:
+    """Whether a state speaks of the plan's disk, however each of them spells it."""
+    if is_same(Path(state.target), plan.target):
+        return True
+    return bool(state.disk) and state.disk == _disk_identity(plan)
+
+
+def _disk_identity(plan: Plan) -> str:
+    """Empty where the disk is not there or cannot be looked at."""
+    try:
+        return devices.measure(plan.target).identity
+    except BlocksyncError:
+        return ""
 
 
 def _decoded(raw: bytes, path: Path) -> State:

@@ -12,13 +12,14 @@ def of(command: str) -> frozenset[str]:
     """The guards that a command asks and that may be left out; none where it has no --override."""
     # Loaded when they are asked for: every start of a command would pay for it.
     from orchestrate.plan import compose  # noqa: PLC0415
-    from orchestrate.steps import readiness  # noqa: PLC0415
+    from orchestrate.steps import readiness, target_disk  # noqa: PLC0415
 
+    of_passes = guards.OVERRIDABLE | target_disk.GUARDS
     return {
         "plan": compose.OVERRIDABLE,
-        "sync": guards.OVERRIDABLE,
-        "precopy": guards.OVERRIDABLE,
-        "cutover": guards.OVERRIDABLE | readiness.GUARDS,
+        "sync": of_passes,
+        "precopy": of_passes,
+        "cutover": of_passes | readiness.GUARDS,
     }.get(command, frozenset())
 
 

@@ -109,7 +109,7 @@ def _status(
     found = Found(
         guest=shown(guest),
         plan=None if plan_path is None else os.path.abspath(plan_path),  # noqa: PTH100 - links stay
-        target=None if plan is None else plan.disk.path,
+        target=_disk(plan, state),
         job_dir=None if folder == DEFAULT_FOLDER / guest else str(folder.absolute()),
         state=state,
         journal=content,
@@ -123,6 +123,13 @@ def _status(
     outlook = None if state is None else standing.outlook(state)
     seconds = None if state is None else standing.predicted(state, now)
     return Status(folder, found, standing.of(found, now), outlook, seconds)
+
+
+def _disk(plan: Plan | None, state: State | None) -> str | None:
+    """The plan's disk, spelled as the state has it where it speaks of the same one."""
+    if plan is None:
+        return None
+    return state.target if state is not None and job.is_about(state, plan) else plan.disk.path
 
 
 def _plan(path: Path) -> tuple[Plan | None, Broken | None]:
