@@ -38,10 +38,13 @@ _PROGRAMS = frozenset({"qemu-img", "qemu-storage-daemon", "qemu-system-x86_64", 
 @dataclass(frozen=True, slots=True)
 class Overlay:
     """`qcow2` holds what differs from the raw disk `target`. It can be booted (as qcow2) or opened as a
-    raw file, never both at once: QEMU's locks refuse the second."""
+    raw file, never both at once: QEMU's locks refuse the second. `let_go` leaves the target to who locks it
+    himself, to write to it what is in the overlay; guests are not kept from it any more then.
+    """
 
     target: Path
     qcow2: Path
+    let_go: Callable[[], None]
 
     @contextmanager
     def raw(self) -> Iterator[Path]:
@@ -98,10 +101,11 @@ def overlay(target: Path, directory: Path) -> Iterator[Overlay]:
             folder = Path(tempfile.mkdtemp(prefix=_FOLDER, dir=directory.absolute()))
             stack.callback(_throw_away, folder)
             replace(folder / _MARK, _MARKED, "a mark")
-        layer = Overlay(target, folder / _QCOW2)
-        with _kept_from_guests(target):
-            _create(layer)
-            yield layer
+        kept = stack.enter_context(ExitStack())
+        kept.enter_context(_kept_from_guests(target))
+        layer = Overlay(target, folder / _QCOW2, kept.close)
+        _create(layer)
+        yield layer
 
 
 def _throw_away(folder: Path) -> None:

@@ -48,6 +48,7 @@ def repair(job: Job, watch: Stopwatch) -> None:
         with watch.step("write the fix-ups"):
             pieces = layer.pieces()
             _note(job, pieces)
+            layer.let_go()
             targets.write_pieces(target, pieces, layer.qcow2)
 
 

@@ -154,7 +154,7 @@ def test_the_raw_file_and_a_machine_never_have_the_overlay_together(target: Path
 
 def test_a_second_raw_file_of_the_same_overlay_is_refused(target: Path, tmp_path: Path) -> None:
     with overlay(target, tmp_path / "work") as layer, layer.raw():
-        other = Overlay(target, layer.qcow2.with_name("other") / "overlay.qcow2")
+        other = Overlay(target, layer.qcow2.with_name("other") / "overlay.qcow2", layer.let_go)
         other.qcow2.parent.mkdir()
         other.qcow2.symlink_to(layer.qcow2)
         with pytest.raises(Failed, match="lock"), other.raw():
