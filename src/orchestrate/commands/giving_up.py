@@ -6,6 +6,7 @@ import typer
 
 from blocksync.errors import Refused, Usage
 from blocksync.foreign import shown
+from blocksync.voice import voice
 from orchestrate import ownership
 from orchestrate.job import Job
 
@@ -19,10 +20,11 @@ def require_word(job: Job, option: str, *, yes: bool) -> None:
     lost = ownership.at_stake(job)
     if lost is None or yes:
         return
-    if not sys.stdin.isatty():
+    # A question would be a plain line among those of --log-json.
+    if voice.json_lines or not sys.stdin.isatty():
         raise Usage(
             option,
-            f"gives up {lost}; there is no terminal to ask at",
+            f"gives up {lost}; there is nobody to ask",
             "if it may be lost, add --yes; to keep it, see `xen2kvm rollback --send-back`",
         )
     name = job.plan.guest.name
