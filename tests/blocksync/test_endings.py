@@ -101,7 +101,9 @@ def test_a_signal_while_the_command_is_loaded_is_an_interruption(
     tmp_path: Path, number: signal.Signals, options: tuple[str, ...]
 ) -> None:
     # It comes with the first module of ours, before any that could say what it means.
-    code = f"import blocksync.start, os; os.kill(os.getpid(), {int(number)}); blocksync.start.main()"
+    # Under nohup SIGHUP is ignored, and would stay so.
+    heed = "import os, signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)"
+    code = f"{heed}; import blocksync.start; os.kill(os.getpid(), {int(number)}); blocksync.start.main()"
     words = ["sync", str(tmp_path / "a"), str(tmp_path / "b"), *options]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
     assert done.returncode == ExitCode.INTERRUPTED

@@ -18,13 +18,14 @@ from blocksync.hashes import HASHES
 from blocksync.passes import PassRequest
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/formats.md").read_text()
+DIGEST_FILE = DOCUMENT.split("\n## ")[1]
 KIB = 1024
 Image = Callable[[str, int], Path]
 
 
 def fields(data: bytes) -> dict[str, int | bytes]:
-    """The header's fields by the document's table."""
-    rows = re.findall(r"^\| (\d+) \| (\d+) \| (bytes|u\d+) \| (\w+) \|", DOCUMENT, re.MULTILINE)
+    """The header's fields by the document's first table."""
+    rows = re.findall(r"^\| (\d+) \| (\d+) \| (bytes|u\d+) \| (\w+) \|", DIGEST_FILE, re.MULTILINE)
     found: dict[str, int | bytes] = {}
     for offset, size, kind, name in rows:
         piece = data[int(offset) : int(offset) + int(size)]

@@ -113,7 +113,9 @@ def run(
     journal = journals.opened(job.folder, job.plan.guest.name, job.plan.target)
     handed_over = _is_handed_over(job, journal) and not request.again
     asking = asking or Nobody()
-    domain_file.require_ours(request.xml, job.plan)
+    if request.again:
+        # Before what the guest wrote is given up.
+        domain_file.require_ours(request.xml, job.plan)
     if not handed_over:
         _begin(job, journal, request)
     night = journal.watched(watch)

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 from blocksync import own_files
-from blocksync.errors import Usage
+from blocksync.errors import Failed, Usage
 from orchestrate import sides
 from orchestrate.plan.model import Plan
 
@@ -18,6 +18,18 @@ def require_ours(path: Path, plan: Plan) -> None:
         return
     if _uuid(own_files.read(path, "a domain's XML", _LARGEST) or b"") != sides.kvm_side(plan).uuid:
         raise Usage(path, f"is not the XML of {plan.guest.name}'s domain", "name another file with --xml")
+
+
+def require_place(path: Path, plan: Plan) -> None:
+    """As `require_ours`, and that it can be written; leaves nothing. Raises Failed too."""
+    require_ours(path, plan)
+    try:
+        with own_files.fresh(path):
+            pass
+    except OSError as error:
+        raise Failed(
+            path, f"cannot be written: {error.strerror}", "name another place for it with --xml"
+        ) from error
 
 
 def write(path: Path, xml: str) -> None:

@@ -15,7 +15,7 @@ from orchestrate.journal import Content, Owner
 from orchestrate.kvm.overlay import remove_leftovers
 from orchestrate.plan.model import Plan
 from orchestrate.sides import Asking, KvmSide, Nobody, XenSide
-from orchestrate.steps import finishing, this_host
+from orchestrate.steps import domain_file, finishing, this_host
 from orchestrate.steps.this_host import ROOM
 from orchestrate.torn import refuse_torn
 from orchestrate.xen.toolstack import Toolstack
@@ -77,9 +77,11 @@ def _wanted(
     yield lambda: this_host.require_programs(job.plan, starting=kvm is not None)
     # What starts the guest with its host goes once it is stopped: refuse before that what cannot go.
     yield xen.autostart
-    if not handed_over:
+    if handed_over:
+        yield lambda: domain_file.require_ours(xml, job.plan)
+    else:
         yield this_host.require_root
-        yield lambda: this_host.require_place(xml)
+        yield lambda: domain_file.require_place(xml, job.plan)
     if kvm is not None:
         yield kvm.require_ours
         yield lambda: _require_network(job.plan)

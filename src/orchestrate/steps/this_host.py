@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from blocksync import own_files, programs
+from blocksync import programs
 from blocksync.errors import Failed, Refused
 from orchestrate.announce import announcements
 from orchestrate.guest import grub_image
@@ -73,18 +73,6 @@ def _programs(plan: Plan, starting: bool) -> Iterator[tuple[str, str]]:
 
 def _is_there(name: str) -> bool:
     return programs.look_up(name) is not None
-
-
-def require_place(xml: Path) -> None:
-    """Raises unless the domain's XML can be written there; leaves nothing. `Usage`, `Failed`."""
-    own_files.require_regular(xml, "the domain's XML")
-    try:
-        with own_files.fresh(xml):
-            pass
-    except OSError as error:
-        raise Failed(
-            xml, f"cannot be written: {error.strerror}", "name another place for it with --xml"
-        ) from error
 
 
 def lacking_room(job: Job) -> str:

@@ -61,7 +61,7 @@ def test_a_name_that_xen_and_libvirt_take_goes_through_to_sync(small_guest, name
     assert small_guest.step("sync").returncode == 0
 
 
-@pytest.mark.parametrize("name", ["é", "$(id)", "x" * 5000, "it`s"])
+@pytest.mark.parametrize("name", ["é", "$(id)", "x" * 300, "it`s"])
 def test_a_name_that_no_domain_can_have_is_refused_with_a_way_that_works(small_guest, name):
     small_guest.write_config(name=f"'{name}'")
     with nothing_written(small_guest.folder):
