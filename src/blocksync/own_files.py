@@ -5,6 +5,7 @@ nothing is opened before it is known to be a regular file, no link is followed i
 is replaced only by renaming a new one, made under a name that nobody can guess, over a regular file.
 """
 
+import errno
 import os
 import secrets
 import stat
@@ -43,11 +44,13 @@ def require_regular(path: Path, what: str) -> os.stat_result | None:
     except (OSError, ValueError) as error:
         raise Usage(path, f"cannot be looked at: {_cause(error)}", f"name another file for {what}") from error
     if not stat.S_ISREG(status.st_mode):
-        kind = next((name for test, name in _KINDS if test(status.st_mode)), "not a regular file")
-        raise Usage(
-            path, f"is {kind}: {what} is kept in a regular file", "name a new file, or a file of ours"
-        )
+        raise _is_not_regular(path, status.st_mode, what)
     return status
+
+
+def _is_not_regular(path: Path, mode: int, what: str) -> Usage:
+    kind = next((name for test, name in _KINDS if test(mode)), "not a regular file")
+    return Usage(path, f"is {kind}: {what} is kept in a regular file", "name a new file, or a file of ours")
 
 
 @contextmanager
@@ -57,10 +60,15 @@ def opened(path: Path, flags: int, what: str) -> Iterator[int]:
 
     Raises Usage unless it is a regular file, and OSError.
     """
-    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, OWN_MODE)
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise Usage(path, f"is not a regular file: {what} is kept in one", "name another file")
+        fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, OWN_MODE)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _is_not_regular(path, stat.S_IFLNK, what) from error
+        raise
+    try:
+        if not stat.S_ISREG(kind := os.fstat(fd).st_mode):
+            raise _is_not_regular(path, kind, what)
         yield fd
     finally:
         os.close(fd)

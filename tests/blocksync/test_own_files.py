@@ -59,7 +59,7 @@ def test_opening_follows_no_link_and_waits_for_nobody(tmp_path):
     (tmp_path / "file").write_bytes(b"x")
     (tmp_path / "link").symlink_to(tmp_path / "file")
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(OSError, match="symbolic"), own_files.opened(tmp_path / "link", os.O_RDONLY, "a lock"):
+    with pytest.raises(Usage, match="symbolic"), own_files.opened(tmp_path / "link", os.O_RDONLY, "a lock"):
         pass
     with pytest.raises(Usage), own_files.opened(tmp_path / "pipe", os.O_RDONLY, "a lock"):
         pass
