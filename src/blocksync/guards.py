@@ -173,11 +173,10 @@ def probe(path: Path, offset: int, size: int) -> Signature | None:
     for contradicting signs.
     """
     # Imported late: a pass that trusts its digest file probes nothing.
-    import subprocess  # noqa: PLC0415
 
     span = ["--offset", str(offset), "--size", str(size)]
     argv = [programs.find("blkid"), "--probe", "--output", "export", *span, "--", str(path)]
-    done = subprocess.run(
+    done = programs.run(
         argv, capture_output=True, text=True, env=programs.environment(LC_ALL="C"), check=False
     )
     if done.returncode == 8:

@@ -5,8 +5,14 @@ Cron, `su` without `-` and many set-ups of sudo leave out the folders in which h
 
 import os
 import shutil
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from blocksync.errors import Failed
+from blocksync.voice import THIS_MACHINE, voice
+
+if TYPE_CHECKING:
+    import subprocess
 
 BESIDES = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 """Folders that are looked in after those of PATH."""
@@ -60,3 +66,18 @@ def find(name: str) -> str:
             f"apt-get install {_PACKAGES.get(name, name)}, or have PATH lead to it",
         )
     return found
+
+
+def run(argv: Sequence[str], **options: Any) -> "subprocess.CompletedProcess[Any]":
+    """As `subprocess.run`; told of with its status and its seconds."""
+    # Imported late: a pass of a volume whose digests are believed runs no program.
+    import subprocess  # noqa: PLC0415
+
+    with voice.running(THIS_MACHINE, argv) as ended:
+        try:
+            done = subprocess.run(argv, **options)  # noqa: PLW1510 - as its caller says
+        except subprocess.CalledProcessError as error:
+            ended(error.returncode)
+            raise
+        ended(done.returncode)
+    return done

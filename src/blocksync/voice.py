@@ -5,13 +5,15 @@ It goes to standard error, as plain lines or as JSON lines, and to the job's log
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 from blocksync.errors import MOST_CHARACTERS, BlocksyncError
 from blocksync.foreign import without_control
 
 LOG_FORMAT = 1
+THIS_MACHINE = "this machine"
 
 
 class Log(Protocol):
@@ -50,8 +52,18 @@ class Voice:
         else:
             _print(f"error: {error}")
 
-    def ran(self, host: str, argv: Sequence[str], status: int | None, seconds: float) -> None:
-        """A command that ended on a host, None for its status where it did not end as it should."""
+    @contextmanager
+    def running(self, host: str, argv: Sequence[str]) -> Iterator[Callable[[int], None]]:
+        """Tell of a command that the block runs on a host, once it is over: with its seconds, and with the
+        status that was given to what this yields.
+        """
+        began, given = time.monotonic(), list[int]()
+        try:
+            yield given.append
+        finally:
+            self._ran(host, argv, given[-1] if given else None, time.monotonic() - began)
+
+    def _ran(self, host: str, argv: Sequence[str], status: int | None, seconds: float) -> None:
         if self.log is None and not self.verbosity:
             return
         from shlex import join  # noqa: PLC0415
@@ -64,6 +76,12 @@ class Voice:
             self._line("command", host=host, argv=list(argv), status=status, seconds=round(seconds, 3))
         else:
             _print(f"{seconds:8.2f} s  {host}: {command}" + (f" ({ended})" if status else ""))
+
+    def starts(self, argv: Sequence[str]) -> None:
+        """A program of this machine that goes on beside the command: a virtual machine, for one."""
+        from shlex import join  # noqa: PLC0415
+
+        self.record("command", f"{THIS_MACHINE}: {join(argv)} (goes on)")
 
     def record(self, event: str, text: str) -> None:
         """Keep something in the log that nobody has to see."""

@@ -9,10 +9,10 @@ import secrets
 import select
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, cast
+from typing import Protocol
 
 from blocksync import programs
 from blocksync.errors import Failed, Usage
@@ -20,7 +20,7 @@ from blocksync.foreign import shown_lines
 from blocksync.transports.child import ChildChannel
 from blocksync.transports.failures import last_words
 from blocksync.transports.interface import Channel, RawReader, Transport, stands
-from blocksync.voice import voice
+from blocksync.voice import THIS_MACHINE, voice
 from blocksync.wire.link import Lost
 from orchestrate.standby import Standby
 
@@ -42,9 +42,6 @@ _ASKED = (
     "{ said=$(PATH=$PATH:%(sbin)s; { LC_ALL=C %(command)s; } 2>&1 >&3 3>&- </dev/null); status=$?; } 3>&1\n"
     'printf \'%%s%%s\\n%%s\\n%%s\\n\' %(mark)s "$status" "$said" %(mark)s\n'
 )
-
-
-_Run = TypeVar("_Run", bound=Callable[..., "Done"])
 
 
 class HostLost(Failed):
@@ -87,32 +84,16 @@ class Host(Protocol):
         """The host's name for messages."""
 
 
-def _told(run: _Run) -> _Run:
-    """`Host.run`, each of whose commands is told of with its status and its seconds."""
-
-    def told(host: "Host", argv: Sequence[str], *, most: int = MOST_BYTES) -> Done:
-        began, status = time.monotonic(), None
-        try:
-            done = run(host, argv, most=most)
-            status = done.status
-            return done
-        finally:
-            voice.ran(host.describe(), argv, status, time.monotonic() - began)
-
-    return cast("_Run", told)
-
-
 class ThisHost:
     """The machine that this runs on."""
 
-    @_told
     def run(self, argv: Sequence[str], *, most: int = MOST_BYTES) -> Done:
         """As `Host.run`."""
         return here(argv, most=most, seconds=_SECONDS, environment=programs.environment(LC_ALL="C"))
 
     def describe(self) -> str:
         """As `Host.describe`."""
-        return "this machine"
+        return THIS_MACHINE
 
 
 def here(
@@ -125,6 +106,13 @@ def here(
     """Run `argv` on this machine: as `Host.run`, within so many seconds. What is given up ends with all that
     it started.
     """
+    with voice.running(THIS_MACHINE, argv) as ended:
+        done = _run_here(argv, most, seconds, environment)
+        ended(done.status)
+    return done
+
+
+def _run_here(argv: Sequence[str], most: int, seconds: float, environment: Mapping[str, str] | None) -> Done:
     deadline = time.monotonic() + seconds
     try:
         child = ChildChannel(argv, env=environment)
@@ -158,15 +146,16 @@ class FarHost:
         self._transport = transport
         self._idle: Standby[_Shell] = Standby()
 
-    @_told
     def run(self, argv: Sequence[str], *, most: int = MOST_BYTES) -> Done:
         """As `Host.run`."""
         shell = self._shell()
-        try:
-            done = shell.run(argv, most)
-        except BaseException:
-            shell.close()
-            raise
+        with voice.running(self.describe(), argv) as ended:
+            try:
+                done = shell.run(argv, most)
+            except BaseException:
+                shell.close()
+                raise
+            ended(done.status)
         self._idle.give(shell)
         return done
 

@@ -19,7 +19,7 @@ def run_here(argv: Sequence[str]) -> tuple[int, bytes]:
     """A `Run` for this machine."""
     environment = programs.environment(LC_ALL="C")
     try:
-        done = subprocess.run(
+        done = programs.run(
             list(argv), capture_output=True, stdin=subprocess.DEVNULL, env=environment, check=False
         )
     except FileNotFoundError:

@@ -62,7 +62,7 @@ def make(early_config: str, filesystem: str) -> GrubImage:
         argv += ["-c", _path(early), "-o", _path(core), *_ALWAYS, module]
         try:
             passed = early.fileno(), core.fileno()
-            subprocess.run(argv, check=True, capture_output=True, pass_fds=passed)
+            programs.run(argv, check=True, capture_output=True, pass_fds=passed)
             return GrubImage((PLATFORM / "boot.img").read_bytes(), core.read())
         except subprocess.CalledProcessError as error:
             raise Failed("grub-mkimage", shown_bytes(error.stderr), _INSTALL) from error

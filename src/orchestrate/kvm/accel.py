@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from blocksync import programs
 from blocksync.errors import Usage
 from orchestrate.kvm.qemu import emulator
 
@@ -88,7 +89,7 @@ def run_probe(accelerator: Accelerator, seconds: float = PROBE_SECONDS) -> Verdi
     with os.fdopen(os.memfd_create("probe", os.MFD_CLOEXEC), "wb", buffering=0) as disk:
         disk.write(PROBE_SECTOR)
         try:
-            ended = subprocess.run(
+            ended = programs.run(
                 _probe_command(accelerator, disk.fileno()),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,

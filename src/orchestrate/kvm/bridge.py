@@ -5,7 +5,6 @@ port counts as a way out unless it is a tap, which is another virtual machine's.
 """
 
 import re
-import subprocess
 import time
 from pathlib import Path
 
@@ -48,6 +47,6 @@ def plug_in(card: str, name: str) -> None:
             raise Failed(f"network card {card}", "was not made by QEMU", "see its words in the console's log")
         time.sleep(_GLANCE)
     argv = [programs.find("ip"), "link", "set", "dev", card, "master", name, "up"]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    done = programs.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Failed(f"network card {card}", done.stderr.strip(), f"see whether {name} takes ports: ip link")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
+from blocksync import programs
 from orchestrate.kvm.accel import Accelerator
 from orchestrate.kvm.qemu import emulator
 
@@ -56,7 +57,7 @@ def _starts(accelerator: Accelerator, arguments: tuple[str, ...]) -> bool:
     command = [emulator(), "-accel", accelerator, "-machine", "none", "-nodefaults", "-no-user-config"]
     command += ["-display", "none", "-monitor", "stdio", *arguments]
     try:
-        ended = subprocess.run(
+        ended = programs.run(
             command, input=b"quit\n", capture_output=True, timeout=_PROBE_SECONDS, check=False
         )
     except (OSError, subprocess.TimeoutExpired):

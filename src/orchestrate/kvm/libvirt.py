@@ -12,7 +12,6 @@ from pathlib import Path
 from blocksync import footprints, programs
 from blocksync.errors import Failed
 from blocksync.identity import is_same
-from blocksync.voice import voice
 
 DEFAULT_URI = "qemu:///system"
 # A daemon that probes a KVM which does not work needs most of a minute for one call.
@@ -169,9 +168,9 @@ class Libvirt:
         virsh = programs.look_up("virsh")
         if virsh is None:
             raise Unreachable("virsh", "not found on PATH", "apt-get install libvirt-clients")
-        argv, began, done = [virsh, "-q", "-c", self.uri, command, *arguments], time.monotonic(), None
+        argv = [virsh, "-q", "-c", self.uri, command, *arguments]
         try:
-            done = subprocess.run(
+            done = programs.run(
                 argv,
                 input=given,
                 capture_output=True,
@@ -183,13 +182,9 @@ class Libvirt:
         except subprocess.TimeoutExpired as error:
             way_out = "look at the daemon's log: journalctl -u libvirtd"
             raise Unreachable(self.uri, f"virsh {command}: no answer in {_SECONDS:g} s", way_out) from error
-        finally:
-            voice.ran(
-                "this machine", argv, None if done is None else done.returncode, time.monotonic() - began
-            )
         if done.returncode != 0:
             raise _refusal(self.uri, command, done.stderr)
-        return done.stdout
+        return str(done.stdout)
 
 
 def _refusal(uri: str, command: str, stderr: str) -> Failed:

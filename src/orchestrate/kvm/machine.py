@@ -19,6 +19,7 @@ import pexpect
 from blocksync.errors import Failed, Usage
 from blocksync.foreign import shown
 from blocksync.progress import Tell, untold
+from blocksync.voice import voice
 from orchestrate.kvm import bridge
 from orchestrate.kvm.accel import Accelerator
 from orchestrate.kvm.confinement import confinement
@@ -130,7 +131,8 @@ class Machine:
         self._console: pexpect.spawn[bytes] | None = None
 
     def __enter__(self) -> Self:
-        command, *arguments = qemu_command(self.spec)
+        command, *arguments = argv = qemu_command(self.spec)
+        voice.starts(argv)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self._transcript = Transcript(self.log)
         self._started = time.monotonic()

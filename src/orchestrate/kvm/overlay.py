@@ -19,6 +19,7 @@ from blocksync.errors import Failed, Refused, Usage, telling
 from blocksync.interruption import held_back
 from blocksync.own_files import opened, replace
 from blocksync.targets import Piece
+from blocksync.voice import voice
 from orchestrate.kvm.qemu import program
 
 _START_SECONDS = 20.0
@@ -61,8 +62,10 @@ class Overlay:
         with ExitStack() as stack:
             stack.callback(pidfile.unlink, missing_ok=True)
             with held_back(), log.open("wb") as output:
+                argv = _daemon_command(self.qcow2, mountpoint, pidfile)
+                voice.starts(argv)
                 daemon = subprocess.Popen(
-                    _daemon_command(self.qcow2, mountpoint, pidfile),
+                    argv,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
@@ -77,7 +80,7 @@ class Overlay:
     def pieces(self) -> tuple[Piece, ...]:
         """What was written to it, once nobody has it open: clusters of the disk. Raises Failed."""
         command = [program("qemu-img"), "map", "--output=json", str(self.qcow2)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = programs.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise Failed(self.qcow2, f"cannot be looked through: {done.stderr.strip()}", "run it again")
         return tuple(
@@ -128,7 +131,7 @@ def remove_leftovers(directory: Path, release: Callable[[Path], None]) -> None:
         release(folder / _RAW)
         # Not mounted any more is as good.
         umount = [programs.find("umount"), "--lazy", "--", str(folder / _RAW)]
-        subprocess.run(umount, capture_output=True, check=False)
+        programs.run(umount, capture_output=True, check=False)
         with telling(folder, "cannot be removed", f"end what uses it (fuser -vm {folder}), then remove it"):
             _remove(folder)
 
@@ -232,7 +235,7 @@ def _kept_from_guests(target: Path) -> Iterator[None]:
 
 def _create(layer: Overlay) -> None:
     backing = str(layer.target.absolute())
-    created = subprocess.run(
+    created = programs.run(
         [program("qemu-img"), "create", "-q", "-f", "qcow2", "-F", "raw", "-b", backing, str(layer.qcow2)],
         capture_output=True,
         text=True,

@@ -158,7 +158,7 @@ def _make_swap(area: int, uuid: str, volume: Volume) -> None:
     label = ("--label", volume.label) if volume.label else ()
     argv = [programs.find("mkswap"), "--uuid", uuid, *label, f"/proc/self/fd/{area}"]
     try:
-        subprocess.run(argv, check=True, capture_output=True, text=True, pass_fds=(area,))
+        programs.run(argv, check=True, capture_output=True, text=True, pass_fds=(area,))
     except OSError as error:
         raise Failed("mkswap", error.strerror or "cannot be run", "apt-get install util-linux") from error
     except subprocess.CalledProcessError as error:

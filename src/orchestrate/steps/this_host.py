@@ -5,7 +5,6 @@ guest is stopped, and all that is missing is told at once.
 import os
 import pwd
 import re
-import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -112,7 +111,7 @@ def require_reachable(target: Path, libvirt: Libvirt) -> None:
         "test",
         "-e",
     ]
-    if subprocess.run([*argv, str(there)], capture_output=True, check=False).returncode == 1:
+    if programs.run([*argv, str(there)], capture_output=True, check=False).returncode == 1:
         raise Failed(
             target,
             f"cannot be reached by {user.pw_name}, as whom libvirt runs QEMU: a folder above it is closed",
