@@ -14,7 +14,8 @@ PROOFS := tests/blocksync/proofs tests/blocksync/changes tests/blocksync/test_ma
 	tests/benchmarks
 HOSTS := tests/blocksync/transports tests/blocksync/wire tests/blocksync/remote tests/orchestrate/steps
 
-WORKERS := -n 2 --dist loadfile
+# Two cores; the tests of one file, and those of libvirt, follow each other (tests/conftest.py).
+WORKERS := -n 2 --dist loadgroup
 
 .PHONY: help install install-test demo test test-fast test-hosts test-proofs test-boot test-long test-asan lint lab test-lab bench bench-remote bench-live bench-kernels bytecode man clean
 
@@ -54,14 +55,13 @@ test-fast: install-test ## The tests that take seconds, under a minute together
 	$(BIN)/pytest $(WORKERS) $(addprefix --ignore=,$(PROOFS) $(HOSTS) tests/lab) -m "not boots and not long"
 
 test-hosts: install-test ## Whole commands on small guests, and passes between two ends with a real sshd
-	$(BIN)/pytest $(WORKERS) $(HOSTS) -m "not long and not libvirt"
-	$(BIN)/pytest $(HOSTS) -m "libvirt and not long"
+	$(BIN)/pytest $(WORKERS) $(HOSTS) -m "not long and not boots"
 
 test-proofs: install-test ## The engine under faults (kill -9, errors at every call, crash states), and what measures
 	$(BIN)/pytest $(PROOFS) -m "not long"
 
 test-boot: install-test ## The tests that boot guests
-	$(BIN)/pytest --ignore=tests/lab -m "boots and not long"
+	$(BIN)/pytest $(WORKERS) --ignore=tests/lab -m "boots and not long"
 
 test-long: install-test ## The proofs and fuzzers with larger budgets than CI has (an hour)
 	$(BIN)/pytest --ignore=tests/lab --timeout 3600 -m "long and not boots"

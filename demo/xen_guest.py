@@ -5,6 +5,7 @@ that an operator installs before the move, and with a configuration that only fi
 /dev/xvdaN, the console is on hvc0, the network card is called as under Xen.
 """
 
+import fcntl
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -68,19 +69,24 @@ def build(folder: Path, cache: Path, recipe: Recipe, name: str = "demo") -> XenG
 
 
 def bootstrap(cache: Path, recipe: Recipe) -> Path:
-    """The guest's tree, from the cache if it is there whole."""
+    """The guest's tree, from the cache if it is there whole; whoever else makes the same one is waited for."""
     tree = cache / f"{recipe.suite}-{recipe.init}-{recipe.kernel}"
-    if tree.exists():
-        return tree
+    cache.mkdir(parents=True, exist_ok=True)
+    with tree.with_name(tree.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not tree.exists():
+            _bootstrap(tree, recipe)
+    return tree
+
+
+def _bootstrap(tree: Path, recipe: Recipe) -> None:
     partial = tree.with_name(tree.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    cache.mkdir(parents=True, exist_ok=True)
     exclude = ["--exclude=systemd-sysv"] if recipe.init != "systemd-sysv" else []
     include = f"--include={recipe.packages}"
     run("debootstrap", "--variant=minbase", include, *exclude, recipe.suite, str(partial))
     _as_xen_tools_does(partial, recipe)
     partial.rename(tree)
-    return tree
 
 
 def _as_xen_tools_does(tree: Path, recipe: Recipe) -> None:

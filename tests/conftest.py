@@ -23,10 +23,10 @@ _DAEMONS = ("virtlogd", "libvirtd")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A machine has one libvirt: its tests are marked, so that they can follow each other."""
+    """A machine has one libvirt: its tests follow each other in one worker. So do those of one file."""
     for item in items:
-        if {"libvirt_uri", "virsh"} & set(getattr(item, "fixturenames", ())):
-            item.add_marker("libvirt")
+        libvirt = {"libvirt_uri", "virsh"} & set(getattr(item, "fixturenames", ()))
+        item.add_marker(pytest.mark.xdist_group("libvirt" if libvirt else item.path.stem))
 
 
 def _answers() -> bool:
