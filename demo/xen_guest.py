@@ -69,7 +69,7 @@ def build(folder: Path, cache: Path, recipe: Recipe, name: str = "demo") -> XenG
 
 
 def bootstrap(cache: Path, recipe: Recipe) -> Path:
-    """The guest's tree, from the cache if it is there whole; whoever else makes the same one is waited for."""
+    """The guest's tree, from the cache if it is there whole; another who makes the same one is waited for."""
     tree = cache / f"{recipe.suite}-{recipe.init}-{recipe.kernel}"
     cache.mkdir(parents=True, exist_ok=True)
     with tree.with_name(tree.name + ".lock").open("w") as lock:
