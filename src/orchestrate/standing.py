@@ -238,9 +238,7 @@ def _step(found: Found, entry: Entry | None, now: float, what: str = "cutover") 
         return ""
     when = _ago(_time(entry.begun), now)
     if entry.status is StepStatus.FAILED:
-        return (
-            f"; the {what} failed at `{entry.step}`{when}: {shown(entry.cause or 'no cause is known', _MOST)}"
-        )
+        return f"; the {what} failed at `{entry.step}`{when}: {_in_a_line(entry.cause)}"
     if found.holder is not None:
         return f"; the {what} is at `{entry.step}`, begun{when}"
     return f"; the {what} was killed at `{entry.step}`{when}"
@@ -254,6 +252,12 @@ def _is_over(found: Found, entry: Entry) -> bool:
     later = [record.at for record in state.records[-1:]]
     later += [at for at in [_time(state.rehearsed or "")] if at is not None]
     return entry.status is not StepStatus.BEGUN and any(at > begun for at in later)
+
+
+def _in_a_line(cause: str | None) -> str:
+    """A cause, which may tell of several things, without its ways out."""
+    lines = [line.strip().removeprefix("- ") for line in (cause or "no cause is known").splitlines()]
+    return shown("; ".join(line for line in lines if not line.startswith("way out:")), _MOST)
 
 
 def _known(found: Found, now: float) -> str:

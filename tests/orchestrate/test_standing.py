@@ -376,3 +376,12 @@ def test_a_text_of_a_guest_in_the_journal_makes_neither_a_line_nor_a_colour() ->
     content = replace(EMPTY, steps=entries("check", Status.FAILED, "a\n\x1b[31mnext: rm -rf /"))
     answer = of(Found(guest="web1", plan=PLAN, state=REHEARSED, journal=content), NOW)
     assert all(line.isprintable() for line in answer.lines)
+
+
+def test_several_causes_of_a_failure_stand_in_one_line() -> None:
+    cause = "2 things are in the way\n- this host: lacks grub-mkimage\n  way out: install it\n- bridge br0: is not here"
+    content = replace(EMPTY, steps=entries("check", Status.FAILED, cause))
+    answer = of(Found(guest="web1", plan=PLAN, state=REHEARSED, journal=content), NOW)
+    assert answer.lines[0].endswith(
+        "2 things are in the way; this host: lacks grub-mkimage; bridge br0: is not here"
+    )
