@@ -168,13 +168,28 @@ def test_zeros_become_holes(image: Image, portable: Local) -> None:
     assert target.stat().st_blocks == full - 2 * MIB // 512
 
 
+def _without_ctypes(portable: Local, folder: Path) -> Local:
+    """A far end whose Python has a ctypes that cannot be loaded."""
+    folder.mkdir()
+    python = folder / "python3"
+    python.write_text(
+        f"#!{sys.executable}\n"
+        "import os, sys\n"
+        "at = sys.argv.index('-c') + 1\n"
+        "broken = 'import sys\\nclass Broken:\\n def find_spec(self, name, *more):\\n'\n"
+        "broken += '  if name == \"ctypes\": raise MemoryError\\nsys.meta_path.insert(0, Broken())\\n'\n"
+        "argv = [*sys.argv[1:at], broken + sys.argv[at], *sys.argv[at + 1:]]\n"
+        "os.execv(sys.executable, [sys.executable, *argv])\n"
+    )
+    python.chmod(0o755)
+    env, (name, places) = portable.prefix[0], portable.prefix[1].split("=", 1)
+    return replace(portable, prefix=(env, f"{name}={folder}:{places}"))
+
+
 def test_zeros_are_written_where_python_cannot_punch_holes(
     tmp_path: Path, image: Image, portable: Local
 ) -> None:
-    modules = tmp_path / "modules"
-    modules.mkdir()
-    (modules / "ctypes.py").write_text("raise MemoryError\n")
-    without = replace(portable, prefix=(*portable.prefix, f"PYTHONPATH={modules}"))
+    without = _without_ctypes(portable, tmp_path / "bin")
     source, target = image("source", 4 * MIB), image("target", 4 * MIB)
     overwrite(source, (MIB, bytes(2 * MIB)))
     report = remote.run(PassRequest(source=source, target=target), far="target", transport=without)

@@ -14,7 +14,8 @@ from patience import wait_for
 def test_a_control_connection_that_runs_answers_and_ends(server: Server, tmp_path: Path) -> None:
     transport = OpenSSH(server.host, server.config)
     transport.run(("true",)).close()
-    (path,) = (found for found in Path(str(transport._folder)).iterdir())
+    assert transport._folder is not None
+    path = transport._folder.socket
     assert control_socket.is_alive(path)
     control_socket.end(path)
     wait_for(lambda: not control_socket.is_alive(path))

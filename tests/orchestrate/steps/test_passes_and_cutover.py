@@ -127,18 +127,6 @@ def test_after_the_cutover_only_again_goes_back_to_passes(planned_guest):
         assert on_target(planned_guest, device) == planned_guest.volumes[device].read_bytes()
 
 
-def test_an_interrupted_cutover_starts_over_and_trusts_nothing(planned_guest):
-    planned_guest.result("sync")
-    planned_guest.result("cutover")
-    state = planned_guest.folder / "job" / "state.json"
-    state.write_text(state.read_text().replace("handed-over", "finishing"))
-    report = planned_guest.result("cutover")
-    assert report["last_pass"]["bytes_written"] > 0
-    offset, size = partitions(planned_guest)["xvda2"]
-    with mounted(planned_guest.target, [MountSpec(offset, size, "ext4", "/")], read_only=True) as tree:
-        assert b"UUID=" in tree.read("/etc/fstab")
-
-
 def test_a_damaged_state_is_never_taken_for_a_fresh_one(planned_guest):
     planned_guest.result("sync")
     (planned_guest.folder / "job" / "state.json").write_text("{")

@@ -61,18 +61,17 @@ def test_a_second_run_goes_on_from_the_first(tmp_path):
 def test_status_tells_of_passes_moment_and_who_holds_the_job(tmp_path):
     migration = Migration(tmp_path)
     run(migration)
-    (migration.job.folder / "journal.json").write_text('{"steps": [{"step": "stop", "status": "begun"}]}')
     lock = migration.job.folder / "lock"
     lock.write_text(f"{os.getpid()}\n")
     before = sorted(migration.job.folder.iterdir())
     with lock.open("r+b") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        found = status.of(migration.job.plan, migration.job.folder)
-    assert found.holder == os.getpid()
-    assert found.state == migration.job.state()
-    assert found.predicted is not None
-    assert found.journal == {"steps": [{"step": "stop", "status": "begun"}]}
-    assert status.of(migration.job.plan, migration.job.folder).holder is None
+        told = status.of_folder(migration.job.folder)
+    assert told.found.holder is not None
+    assert told.found.holder.pid == os.getpid()
+    assert told.found.state == migration.job.state()
+    assert told.predicted is not None
+    assert status.of_folder(migration.job.folder).found.holder is None
     assert sorted(migration.job.folder.iterdir()) == before
 
 
