@@ -3,6 +3,7 @@
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -64,7 +65,7 @@ def plan(plan: Plan, warnings: tuple[str, ...], output: Path | None, *, as_json:
     if output is None:
         _say(console, "no plan was written: name its file with -o, and leave --dry-run out")
     else:
-        _say(console, f"plan written to {output}; next: xen2kvm sync {output}")
+        _say(console, f"plan written to {output}; next: xen2kvm sync {quote(str(output))}")
 
 
 def _partitions(plan: Plan) -> Table:
@@ -181,7 +182,7 @@ def cutover(report: "CutoverReport", name: str, *, as_json: bool, color: bool) -
         _say(console, ("the guest runs on KVM", "green"))
     else:
         console.print("the target is the guest's disk; start it:")
-        _say(console, f"  virsh define {report.xml} && virsh start {name}")
+        _say(console, f"  virsh define {quote(str(report.xml))} && virsh start {quote(name)}")
 
 
 def cutover_json(report: "CutoverReport") -> object:

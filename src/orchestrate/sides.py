@@ -6,6 +6,7 @@ Before each start on either side the other one is asked, at that moment; what a 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from shlex import quote
 from typing import Protocol
 from uuid import NAMESPACE_URL, uuid5
 
@@ -186,7 +187,7 @@ class KvmSide:
             raise Refused(
                 f"domain {name}",
                 f"is defined at {self.libvirt.uri} already, by somebody else ({there})",
-                f"keep what you need of it (virsh dumpxml {name}), then virsh undefine {name}",
+                f"keep what you need of it (virsh dumpxml {quote(name)}), then virsh undefine {quote(name)}",
                 guard="domain-exists",
             )
 
@@ -205,7 +206,7 @@ class KvmSide:
         return Refused(
             f"domain {name}",
             f"is {state} at {self.libvirt.uri} already",
-            f"stop it first: virsh shutdown {name}",
+            f"stop it first: virsh shutdown {quote(name)}",
             guard="domain-running",
         )
 

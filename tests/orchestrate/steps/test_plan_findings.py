@@ -1,6 +1,7 @@
 """`plan` says all that is wrong at once, refuses what `sync` would refuse, and writes nothing then."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -112,3 +113,12 @@ def test_a_volume_that_may_not_be_read_is_not_called_empty(tmp_path):
     assert "run as root" in told
     image.chmod(0o600)
     assert probe(ThisHost(), image).filesystem is None
+
+
+def test_a_command_to_copy_holds_for_a_name_with_a_blank(small_guest):
+    small_guest.write_config(name="'Web Server 2'")
+    assert small_guest.make_plan().returncode == 0
+    small_guest.result("sync")
+    done = small_guest.step("cutover")
+    assert done.returncode == 0, done.stderr
+    assert shlex.split(done.stdout.splitlines()[-1])[-3:] == ["virsh", "start", "Web Server 2"]
