@@ -6,6 +6,7 @@ nothing under KVM (all of these are told in one line), or it has its line: with 
 tables here, or, unknown, without one. So nothing that a configuration says is dropped without a word.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -13,6 +14,9 @@ from blocksync.foreign import shown
 from orchestrate.xen.disks import Disk
 from orchestrate.xen.values import Settings, Value
 from orchestrate.xen.vifs import Vif
+
+# Inside a value, such as vfb's vncpasswd=...: a plan and a terminal are no place for it.
+_PASSWORD = re.compile(r"(\w*passw\w*\s*=)[^,\]]*", re.IGNORECASE)
 
 
 def _words(text: str) -> frozenset[str]:
@@ -243,6 +247,9 @@ def of(settings: Settings, disks: Iterable[Disk], vifs: Iterable[Vif]) -> tuple[
 
 
 def _left(thing: Value | Disk | Vif, name: str, value: str, reason: str) -> str:
+    if "passw" in name.lower():
+        value = "..."
+    value = _PASSWORD.sub(r"\1...", value)
     setting = f"{shown(name, 60)} = {shown(value, 80)}" if value else shown(name, 60)
     return f"{thing.place}: not carried over: {setting}, because {reason}"
 

@@ -139,3 +139,12 @@ def test_devices_of_xends_listing_are_not_lost():
 def test_no_setting_stands_in_two_tables():
     assert not set(REASONS) & (CARRIED | XENS_OWN)
     assert not CARRIED & XENS_OWN
+
+
+@pytest.mark.parametrize(
+    "setting", ["vfb = ['type=vnc,vncpasswd=topsecret,keymap=de']", "vncpasswd = 'topsecret'"]
+)
+def test_a_password_is_in_no_line(setting):
+    (line,) = told_of(setting)
+    assert "vncpasswd" in line
+    assert "topsecret" not in line
