@@ -51,7 +51,7 @@ lint: .venv/installed
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-test-fast: install-test ## The tests that take seconds, under a minute together
+test-fast: install-test ## The tests that take seconds, two minutes together
 	$(BIN)/pytest $(WORKERS) $(addprefix --ignore=,$(PROOFS) $(HOSTS) tests/lab) -m "not boots and not long"
 
 test-hosts: install-test ## Whole commands on small guests, and passes between two ends with a real sshd
