@@ -14,8 +14,7 @@ PROOFS := tests/blocksync/proofs tests/blocksync/changes tests/blocksync/test_ma
 	tests/benchmarks
 HOSTS := tests/blocksync/transports tests/blocksync/wire tests/blocksync/remote tests/orchestrate/steps
 
-# Two cores; the tests of one file, and those of libvirt, follow each other (tests/conftest.py).
-WORKERS := -n 2 --dist loadgroup
+WORKERS := -n 2 --dist loadfile
 
 .PHONY: help install install-test demo test test-fast test-hosts test-proofs test-boot test-long test-asan lint lab test-lab bench bench-remote bench-live bench-kernels bytecode man clean
 
@@ -60,8 +59,11 @@ test-hosts: install-test ## Whole commands on small guests, and passes between t
 test-proofs: install-test ## The engine under faults (kill -9, errors at every call, crash states), and what measures
 	$(BIN)/pytest $(PROOFS) -m "not long"
 
+# A machine has one libvirt: its tests follow each other, beside the others.
 test-boot: install-test ## The tests that boot guests
-	$(BIN)/pytest $(WORKERS) --ignore=tests/lab -m "boots and not long"
+	$(BIN)/pytest --ignore=tests/lab -m "boots and libvirt and not long" & beside=$$!; \
+	$(BIN)/pytest --ignore=tests/lab -m "boots and not libvirt and not long"; status=$$?; \
+	wait $$beside && exit $$status
 
 test-long: install-test ## The proofs and fuzzers with larger budgets than CI has (an hour)
 	$(BIN)/pytest --ignore=tests/lab --timeout 3600 -m "long and not boots"

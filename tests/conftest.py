@@ -21,12 +21,10 @@ SYSTEM_URI = "qemu:///system"
 _DAEMONS = ("virtlogd", "libvirtd")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A machine has one libvirt: its tests follow each other in one worker. So do those of one file."""
-    for item in items:
-        libvirt = {"libvirt_uri", "virsh"} & set(getattr(item, "fixturenames", ()))
-        item.add_marker(pytest.mark.xdist_group("libvirt" if libvirt else item.path.stem))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """A machine has one libvirt: its tests are marked, so that they can follow each other."""
+    if {"libvirt_uri", "virsh"} & set(getattr(item, "fixturenames", ())):
+        item.add_marker("libvirt")
 
 
 def _answers() -> bool:
