@@ -181,19 +181,9 @@ def write_ranges(
     Everything is checked before the first byte is written: Usage when a piece is not inside the device,
     Refused when the target is in use. Raises Failed when a write or the flush fails.
     """
-    device = devices.measure(path)
-    for offset, data in ranges:
-        if offset < 0 or offset + len(data) > device.size:
-            raise Usage(
-                path, f"has {device.size} bytes, not {offset} to {offset + len(data)}", "name a larger target"
-            )
-    guards.out_of_reach(path, overrides)
-    guards.not_in_use(device, overrides)
-    with open_target(device, direct=False, exclusive=not guards.claims_waived(overrides)) as target:
+    with _writing(path, [(offset, len(data)) for offset, data in ranges], overrides) as target:
         for offset, data in ranges:
-            with telling(path, f"cannot be written at byte {offset}"):
-                own_files.write_fully(target.fd, data, offset)
-        devices.make_durable(target)
+            _write(target, data, offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,25 +199,35 @@ def write_pieces(
     path: Path, pieces: Sequence[Piece], source: Path, *, overrides: frozenset[str] = frozenset()
 ) -> None:
     """As `write_ranges`, of pieces of a file, of any size: at most a mebibyte is held in memory."""
-    device = devices.measure(path)
-    for piece in pieces:
-        if piece.offset < 0 or piece.offset + piece.length > device.size:
-            end = piece.offset + piece.length
-            raise Usage(path, f"has {device.size} bytes, not {piece.offset} to {end}", "name a larger target")
-    guards.out_of_reach(path, overrides)
-    guards.not_in_use(device, overrides)
-    exclusive = not guards.claims_waived(overrides)
-    with (
-        source.open("rb", buffering=0) as file,
-        open_target(device, direct=False, exclusive=exclusive) as target,
-    ):
+    extents = [(piece.offset, piece.length) for piece in pieces]
+    with source.open("rb", buffering=0) as file, _writing(path, extents, overrides) as target:
         for piece in pieces:
             for at in range(0, piece.length, _PIECE):
                 length = min(_PIECE, piece.length - at)
-                data = _read(source, file.fileno(), piece, at, length)
-                with telling(path, f"cannot be written at byte {piece.offset + at}"):
-                    own_files.write_fully(target.fd, data, piece.offset + at)
+                _write(target, _read(source, file.fileno(), piece, at, length), piece.offset + at)
+
+
+@contextmanager
+def _writing(path: Path, extents: Sequence[tuple[int, int]], overrides: frozenset[str]) -> Iterator[Opened]:
+    """A target of which these extents, (byte offset, length), are written: checked before it is opened, and
+    durable when the block ends.
+    """
+    device = devices.measure(path)
+    for offset, length in extents:
+        if offset < 0 or offset + length > device.size:
+            raise Usage(
+                path, f"has {device.size} bytes, not {offset} to {offset + length}", "name a larger target"
+            )
+    guards.out_of_reach(path, overrides)
+    guards.not_in_use(device, overrides)
+    with open_target(device, direct=False, exclusive=not guards.claims_waived(overrides)) as target:
+        yield target
         devices.make_durable(target)
+
+
+def _write(target: Opened, data: bytes, offset: int) -> None:
+    with telling(target.device.path, f"cannot be written at byte {offset}"):
+        own_files.write_fully(target.fd, data, offset)
 
 
 def _read(path: Path, fd: int, piece: Piece, at: int, length: int) -> bytes:
