@@ -137,17 +137,11 @@ def write_fully(fd: int, content: bytes | bytearray | memoryview, offset: int = 
         rest = rest[count:]
 
 
-def require_safe_folder(folder: Path, what: str) -> None:
-    """Raises Refused (guard `folder`) where another user than root and this one could put something else in
-    the place of what is in `folder`: it, or a folder on the way to it, is theirs, or anybody may write to it.
-    A sticky folder such as /tmp is safe: there nobody renames what is somebody else's.
-    """
-    require_safe_way(folder, what)
-
-
 def require_safe_way(path: Path, what: str) -> None:
-    """The same of a file or folder, which need not be there yet, and of each link and folder that leads to
-    it: the folders of the links as well, and what is theirs in a sticky folder.
+    """Raises Refused (guard `folder`) where another user than root and this one could put something else in
+    the place of a file or folder, which need not be there yet, or of what is in it: it, or a link or folder
+    on the way to it, or the folder of such a link, is theirs, or anybody may write to it. A sticky folder
+    such as /tmp is safe for what is ours: there nobody renames what is somebody else's.
     """
     for each, status, folder in _way(path):
         if (why := _unsafe(status) or _of_another_in_sticky(status, folder)) is not None:

@@ -180,7 +180,7 @@ def opened(plan: Plan, folder: Path | None) -> Iterator[Job]:
     """
     folder = (folder or DEFAULT_FOLDER / plan.guest.name).absolute()
     os.umask(0o077)
-    own_files.require_safe_folder(folder, "a job's folder")
+    own_files.require_safe_way(folder, "a job's folder")
     with ExitStack() as stack:
         try:
             stack.enter_context(_locked(folder))

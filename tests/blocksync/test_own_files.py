@@ -72,7 +72,7 @@ def test_a_folder_in_which_another_user_can_exchange_files_is_refused(tmp_path, 
     os.chown(folder.parent, owner, 12345)
     folder.parent.chmod(mode)
     with pytest.raises(Refused) as refused:
-        own_files.require_safe_folder(folder, "a job")
+        own_files.require_safe_way(folder, "a job")
     assert refused.value.guard == "folder"
     assert str(folder.parent) in str(refused.value)
 
@@ -81,4 +81,4 @@ def test_a_folder_of_root_s_in_a_sticky_one_is_safe(tmp_path):
     folder = tmp_path / "sticky" / "ours"
     folder.mkdir(parents=True)
     folder.parent.chmod(0o1777)
-    own_files.require_safe_folder(folder, "a job")
+    own_files.require_safe_way(folder, "a job")
