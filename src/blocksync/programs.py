@@ -63,9 +63,14 @@ def find(name: str) -> str:
         raise Failed(
             name,
             f"is neither in a folder of PATH nor in {', '.join(BESIDES)}",
-            f"apt-get install {_PACKAGES.get(name, name)}, or have PATH lead to it",
+            f"apt-get install {package(name)}, or have PATH lead to it",
         )
     return found
+
+
+def package(name: str) -> str:
+    """The package of Debian that has a program."""
+    return _PACKAGES.get(name, name)
 
 
 def run(argv: Sequence[str], **options: Any) -> "subprocess.CompletedProcess[Any]":

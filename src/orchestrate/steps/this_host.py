@@ -19,14 +19,7 @@ from orchestrate.plan.model import Action, Plan
 
 ROOM = "room"
 
-_NEEDED = {
-    "blkid": "util-linux",
-    "grub-mkimage": "grub-common",
-    "umount": "mount",
-    "qemu-img": "qemu-utils",
-    "qemu-storage-daemon": "qemu-utils or qemu-system-common",
-    "setpriv": "util-linux",
-}
+_NEEDED = ("blkid", "grub-mkimage", "umount", "qemu-img", "qemu-storage-daemon", "setpriv")
 # An overlay of fix-ups takes some ten MiB, GRUB's modules most of it.
 _FEWEST_BYTES = 64 * 2**20
 _QEMU_CONF = Path("/etc/libvirt/qemu.conf")
@@ -46,7 +39,9 @@ def require_root() -> None:
 
 def require_programs(plan: Plan, *, starting: bool) -> None:
     """Raises `Failed` naming every program that a later step would not find, with the package that has it."""
-    missing = [f"{name} ({package})" for name, package in _programs(plan, starting) if not _is_there(name)]
+    missing = [
+        f"{name} ({whose})" for name, whose in _programs(plan, starting) if programs.look_up(name) is None
+    ]
     if missing:
         raise Failed(
             "this host",
@@ -57,21 +52,18 @@ def require_programs(plan: Plan, *, starting: bool) -> None:
 
 
 def _programs(plan: Plan, starting: bool) -> Iterator[tuple[str, str]]:
-    yield from _NEEDED.items()
+    """Each, and whose it is: a package's, or one of the plan's checks'."""
+    needed = [*_NEEDED]
     if any(volume.action is Action.RECREATE for volume in plan.volume):
-        yield "mkswap", "util-linux"
-    if not starting:
-        return
-    yield "virsh", "libvirt-clients"
-    if any(announcements(plan.nic)):
-        yield "arping", "arping"
-    for check in plan.check:
+        needed.append("mkswap")
+    if starting:
+        needed.append("virsh")
+        if any(announcements(plan.nic)):
+            needed.append("arping")
+    yield from ((name, programs.package(name)) for name in needed)
+    for check in plan.check if starting else ():
         if check.command:
             yield check.command[0], f"of the check {check.title}"
-
-
-def _is_there(name: str) -> bool:
-    return programs.look_up(name) is not None
 
 
 def lacking_room(job: Job) -> str:
