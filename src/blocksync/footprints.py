@@ -102,13 +102,11 @@ def of_status(status: os.stat_result, sysfs: Path = SYSFS) -> Footprint:
 
 def dm_table(major: int, minor: int) -> str:
     """What `dmsetup table` says of one device; empty when it cannot be asked."""
-    import subprocess  # noqa: PLC0415
-
     dmsetup = programs.look_up("dmsetup")
     if dmsetup is None:
         return ""
     argv = [dmsetup, "table", "--major", str(major), "--minor", str(minor)]
-    return subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+    return str(programs.run(argv, capture_output=True, text=True, check=False).stdout)
 
 
 def _of_file(number: tuple[int, int], start: int, end: int) -> Footprint:

@@ -87,8 +87,9 @@ def out_of_reach(path: Path, overrides: frozenset[str] = frozenset()) -> None:
     try:
         own_files.require_safe_way(path, "a target")
     except Refused as error:
-        knowing = "; knowing better, --override folder"
-        raise Refused(error.thing, error.cause, error.way_out + knowing, guard=error.guard) from None
+        raise Refused(
+            error.thing, error.cause, _or_knowing(error.way_out, "folder"), guard="folder"
+        ) from None
 
 
 def not_in_use(target: Device, overrides: frozenset[str] = frozenset(), kernel: Kernel = KERNEL) -> None:
@@ -201,8 +202,11 @@ def _format(path: Path, offset: int, size: int) -> Signature | None:
 
 
 def _refused(target: Device, cause: str, way_out: str, guard: str) -> Refused:
-    knowing = f"; knowing better, --override {guard}" if guard in OVERRIDABLE else ""
-    return Refused(target.path, cause, way_out + knowing, guard=guard)
+    return Refused(target.path, cause, _or_knowing(way_out, guard), guard=guard)
+
+
+def _or_knowing(way_out: str, guard: str) -> str:
+    return f"{way_out}; knowing better, --override {guard}" if guard in OVERRIDABLE else way_out
 
 
 def refused_claim(target: Device) -> Refused:

@@ -157,7 +157,7 @@ def _unfit(found: Signature) -> Iterator[str]:
 
 def _require_readable(host: Host, path: Path) -> None:
     """Raise `Failed` for a volume whose first mebibyte cannot be read."""
-    told = host.run(["env", "LC_ALL=C", "dd", f"if={path}", "of=/dev/null", "bs=65536", "count=16"])
+    told = host.run(["dd", f"if={path}", "of=/dev/null", "bs=65536", "count=16"])
     if told.status == 0:
         return
     said = next((line for line in told.complaint.splitlines() if line.startswith("dd:")), told.complaint)

@@ -175,7 +175,7 @@ class Libvirt:
                 input=given,
                 capture_output=True,
                 text=True,
-                env={**os.environ, "LC_ALL": "C"},
+                env=programs.environment(LC_ALL="C"),
                 timeout=_SECONDS,
                 check=False,
             )
