@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, Protocol, Self, TextIO
 from blocksync.foreign import shown
 from blocksync.pace import Pace
 from blocksync.progress import Progress, Report, describe, duration
+from blocksync.voice import json_line
 
 if TYPE_CHECKING:
     from blocksync.bars import Bars
-
-LOG_FORMAT = 1
 
 TICK = 0.25
 SIGN = 2.0
@@ -378,26 +377,13 @@ class JsonLines(_Display):
         task.age()
         eta = task.pace.eta
         outlook = {"rate": round(task.pace.rate), "eta": None if eta is None else round(eta, 1)}
-        self._write({"event": "progress", "task": task.name, **asdict(now), **outlook})
+        self._line(json_line("progress", task=task.name, **asdict(now), **outlook))
 
     def _write_step(self, step: Going, status: str, seconds: float) -> None:
         detail = step.detail if isinstance(step, Step) else ""
         of = step.of if isinstance(step, Step) else None
-        self._write(
-            {
-                "event": "step",
-                "step": step.name,
-                "status": status,
-                "seconds": round(seconds, 3),
-                "of": of,
-                "detail": detail,
-            }
-        )
-
-    def _write(self, fields: dict[str, object]) -> None:
-        from json import dumps  # noqa: PLC0415
-
-        self._line(dumps({"format": LOG_FORMAT, "time": round(time.time(), 3), **fields}))
+        told = {"status": status, "seconds": round(seconds, 3), "of": of, "detail": detail}
+        self._line(json_line("step", step=step.name, **told))
 
 
 class PlainLines(_Display):

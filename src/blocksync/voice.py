@@ -98,13 +98,18 @@ class Voice:
             _print(f"{event}: {without_control(text, MOST_CHARACTERS)}")
 
     def _line(self, event: str, **more: object) -> None:
-        from json import dumps  # noqa: PLC0415
-
-        _print(dumps({"format": LOG_FORMAT, "time": round(time.time(), 3), "event": event, **more}))
+        _print(json_line(event, **more))
 
 
 voice = Voice()
 """The one of this process: it has one standard error."""
+
+
+def json_line(event: str, **more: object) -> str:
+    """A line of --log-json, without its end."""
+    from json import dumps  # noqa: PLC0415
+
+    return dumps({"format": LOG_FORMAT, "time": round(time.time(), 3), "event": event, **more})
 
 
 def fields_of(error: BlocksyncError) -> dict[str, object]:

@@ -12,10 +12,10 @@ import pytest
 import xxhash
 
 from blocksync import digests, passes
-from blocksync.display import LOG_FORMAT
 from blocksync.extents import Extents
 from blocksync.hashes import HASHES
 from blocksync.passes import PassRequest
+from blocksync.voice import LOG_FORMAT
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/formats.md").read_text()
 DIGEST_FILE = DOCUMENT.split("\n## ")[1]
