@@ -77,6 +77,11 @@ class Interrupted(BlocksyncError):
     exit_code = ExitCode.INTERRUPTED
 
 
+def why(error: OSError | ValueError) -> str:
+    """The cause of a call that failed: ValueError is that of a path no system can have."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
 CHECK = "check the device and `dmesg`, then run the same command again"
 
 
@@ -86,4 +91,4 @@ def telling(thing: object, what: str, way_out: str = CHECK) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise Failed(thing, f"{what}: {error.strerror or error}", way_out) from error
+        raise Failed(thing, f"{what}: {why(error)}", way_out) from error

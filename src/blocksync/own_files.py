@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from blocksync.errors import Failed, Refused, Usage
+from blocksync.errors import Failed, Refused, Usage, why
 
 OWN_MODE = 0o600
 MOST_BYTES = 64 * 2**20
@@ -42,7 +42,7 @@ def require_regular(path: Path, what: str) -> os.stat_result | None:
             raise Usage(path, "is in a folder that does not exist", "make the folder first") from None
         return None
     except (OSError, ValueError) as error:
-        raise Usage(path, f"cannot be looked at: {_cause(error)}", f"name another file for {what}") from error
+        raise Usage(path, f"cannot be looked at: {why(error)}", f"name another file for {what}") from error
     if not stat.S_ISREG(status.st_mode):
         raise _is_not_regular(path, status.st_mode, what)
     return status
@@ -84,9 +84,7 @@ def read(path: Path, what: str, most: int = MOST_BYTES) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise Failed(
-            path, f"cannot be read: {_cause(error)}", "see what stands there in its place"
-        ) from error
+        raise Failed(path, f"cannot be read: {why(error)}", "see what stands there in its place") from error
 
 
 @contextmanager
@@ -123,9 +121,7 @@ def replace(path: Path, content: bytes, what: str, mode: int = OWN_MODE) -> None
             os.rename(name, path.name, src_dir_fd=folder, dst_dir_fd=folder)
             os.fsync(folder)
     except OSError as error:
-        raise Failed(
-            path, f"cannot be written: {_cause(error)}", "make room, or name another file"
-        ) from error
+        raise Failed(path, f"cannot be written: {why(error)}", "make room, or name another file") from error
 
 
 def write_fully(fd: int, content: bytes | bytearray | memoryview, offset: int = 0) -> None:
@@ -144,10 +140,10 @@ def require_safe_way(path: Path, what: str) -> None:
     such as /tmp is safe for what is ours: there nobody renames what is somebody else's.
     """
     for each, status, folder in _way(path):
-        if (why := _unsafe(status) or _of_another_in_sticky(status, folder)) is not None:
+        if (unsafe := _unsafe(status) or _of_another_in_sticky(status, folder)) is not None:
             raise Refused(
                 each,
-                f"{why}: {what} must not be where somebody else can exchange it",
+                f"{unsafe}: {what} must not be where somebody else can exchange it",
                 "use a folder of root's, such as /var/lib/xen2kvm",
                 guard="folder",
             )
@@ -202,7 +198,3 @@ def _of_another_in_sticky(status: os.stat_result, folder: os.stat_result) -> str
 
 def _is_ours(status: os.stat_result) -> bool:
     return status.st_uid in (0, os.geteuid())
-
-
-def _cause(error: OSError | ValueError) -> str:
-    return str(error) if isinstance(error, ValueError) else error.strerror or str(error)

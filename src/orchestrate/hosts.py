@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from blocksync import programs
-from blocksync.errors import Failed, Usage
+from blocksync.errors import Failed, Usage, why
 from blocksync.foreign import shown_lines
 from blocksync.transports.child import ChildChannel
 from blocksync.transports.failures import last_words
@@ -119,7 +119,7 @@ def _run_here(argv: Sequence[str], most: int, seconds: float, environment: Mappi
     except FileNotFoundError as error:
         return Done(MISSING, b"", f"{argv[0]}: {error.strerror}")
     except (OSError, ValueError) as error:
-        raise Failed(argv[0], _cause(error)) from error
+        raise Failed(argv[0], why(error)) from error
     try:
         child.stdin.close()
         output = io.BytesIO()
@@ -285,7 +285,3 @@ def _too_much(thing: str, most: int) -> TooMuch:
 def _complaint(said: str) -> str:
     """The last lines of a command's standard error, as one."""
     return "; ".join(shown_lines(said, _COMPLAINTS))
-
-
-def _cause(error: OSError | ValueError) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
