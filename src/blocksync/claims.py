@@ -14,6 +14,7 @@ from blocksync.devices import Opened
 from blocksync.digests import HEADER_SIZE, Binding, Digests, Header, State, Untrusted
 from blocksync.errors import Usage, telling
 from blocksync.history import UNKNOWN, Trust, Written
+from blocksync.identity import is_same
 
 Read = Callable[[int, int], bytes]
 
@@ -21,15 +22,8 @@ Read = Callable[[int, int], bytes]
 def check_path(path: Path, *sides: Path) -> None:
     """Raises Usage unless a digest file can be there; `sides` are what of the pass is on this host."""
     digests.check_path(path)
-    if any(_is_same(path, side) for side in sides):
+    if any(is_same(path, side) for side in sides):
         raise Usage(path, "is the source or the target itself", "name another digest file")
-
-
-def _is_same(path: Path, side: Path) -> bool:
-    if path.exists() and side.exists():
-        return path.samefile(side)
-    # A target that is yet to be made.
-    return path.resolve() == side.resolve()
 
 
 def believed(

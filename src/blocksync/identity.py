@@ -16,12 +16,14 @@ def of_file(path: Path, status: os.stat_result) -> str:
 
 def is_same(one: Path, other: Path) -> bool:
     """Whether two paths lead to the same file or block device, by links, other nodes and other spellings; by
-    their spelling alone where one of them is not there.
+    where they lead where one of them is not there.
     """
     try:
         first, second = one.stat(), other.stat()
-    except (OSError, ValueError):
+    except ValueError:
         return one.absolute() == other.absolute()
+    except OSError:
+        return os.path.realpath(one) == os.path.realpath(other)
     if stat.S_ISBLK(first.st_mode) or stat.S_ISBLK(second.st_mode):
         return first.st_rdev == second.st_rdev and stat.S_IFMT(first.st_mode) == stat.S_IFMT(second.st_mode)
     return (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
