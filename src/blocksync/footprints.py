@@ -44,18 +44,18 @@ def of_block(
     number: tuple[int, int], start: int, end: int, sysfs: Path, table: DmTable
 ) -> Iterator[Footprint]:
     """The footprints of bytes [start, end) of a block device, from a sysfs tree and `dmsetup table`."""
-    node = sysfs / "dev/block" / f"{number[0]}:{number[1]}"
+    node = node_of(number, sysfs)
     if backing := loops.backing(node):
         start, end = start + backing.offset, end + backing.offset
         if backing.is_block:
             yield from of_block(backing.number, start, end, sysfs, table)
         else:
             yield _of_file(backing.number, start, end)
-    elif sector := _text(node / "partition") and _text(node / "start"):
+    elif sector := text(node / "partition") and text(node / "start"):
         offset = int(sector) * SECTOR
-        parent = _number(_text(node.resolve().parent / "dev"))
+        parent = number_of(text(node.resolve().parent / "dev"))
         yield from of_block(parent, start + offset, end + offset, sysfs, table)
-    elif _text(node / "dm/name"):
+    elif text(node / "dm/name"):
         yield from _of_mapped(number, start, end, sysfs, table)
     else:
         yield from _of_slaves(number, start, end, sysfs, table)
@@ -68,7 +68,7 @@ def chain(
     its device's number, None for a file. Loop devices and partitions are looked through, and nothing else:
     of what is mapped otherwise it would have to be guessed which bytes are where.
     """
-    node = sysfs / "dev/block" / f"{number[0]}:{number[1]}"
+    node = node_of(number, sysfs)
     yield number, Footprint(f"device {number[0]}:{number[1]}", start, end)
     if backing := loops.backing(node):
         start, end = start + backing.offset, end + backing.offset
@@ -76,15 +76,15 @@ def chain(
             yield from chain(backing.number, start, end, sysfs)
         else:
             yield None, _of_file(backing.number, start, end)
-    elif sector := _text(node / "partition") and _text(node / "start"):
+    elif sector := text(node / "partition") and text(node / "start"):
         offset = int(sector) * SECTOR
-        parent = _number(_text(node.resolve().parent / "dev"))
+        parent = number_of(text(node.resolve().parent / "dev"))
         yield from chain(parent, start + offset, end + offset, sysfs)
 
 
 def whole(number: tuple[int, int], sysfs: Path = SYSFS) -> Footprint:
     """Where all bytes of a block device are, at the end of its chain."""
-    size = int(_text(sysfs / "dev/block" / f"{number[0]}:{number[1]}" / "size") or 0) * SECTOR
+    size = int(text(node_of(number, sysfs) / "size") or 0) * SECTOR
     return list(chain(number, 0, size, sysfs))[-1][1]
 
 
@@ -132,27 +132,34 @@ def _of_linear(fields: list[str], start: int, end: int, sysfs: Path, table: DmTa
     at, length, moved = int(fields[0]) * SECTOR, int(fields[1]) * SECTOR, int(fields[4]) * SECTOR
     low, high = max(start, at), min(end, at + length)
     if low < high:
-        yield from of_block(_number(fields[3]), low - at + moved, high - at + moved, sysfs, table)
+        yield from of_block(number_of(fields[3]), low - at + moved, high - at + moved, sysfs, table)
 
 
 def _of_slaves(
     number: tuple[int, int], start: int, end: int, sysfs: Path, table: DmTable
 ) -> Iterator[Footprint]:
     """The device itself, and all of what it is made of: which bytes are where is not known."""
-    node = sysfs / "dev/block" / f"{number[0]}:{number[1]}"
+    node = node_of(number, sysfs)
     yield Footprint(f"device {number[0]}:{number[1]}", start, end)
     for slave in sorted((node / "slaves").glob("*")):
-        size = int(_text(slave / "size") or 0) * SECTOR
-        yield from of_block(_number(_text(slave / "dev")), 0, size, sysfs, table)
+        size = int(text(slave / "size") or 0) * SECTOR
+        yield from of_block(number_of(text(slave / "dev")), 0, size, sysfs, table)
 
 
-def _number(text: str) -> tuple[int, int]:
-    major, _, minor = text.partition(":")
+def node_of(device: tuple[int, int], sysfs: Path = SYSFS) -> Path:
+    """A block device's folder in sysfs."""
+    return sysfs / "dev/block" / f"{device[0]}:{device[1]}"
+
+
+def number_of(told: str) -> tuple[int, int]:
+    """MAJOR:MINOR as two numbers."""
+    major, _, minor = told.partition(":")
     return int(major), int(minor)
 
 
-def _text(path: Path) -> str:
+def text(path: Path) -> str:
+    """What a file of the kernel's says; empty when it is gone."""
     try:
-        return path.read_text().strip()
+        return path.read_bytes().decode("utf-8", "surrogateescape").strip()
     except OSError:
         return ""

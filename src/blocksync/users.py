@@ -14,7 +14,7 @@ from pathlib import Path
 
 from blocksync import footprints
 from blocksync.devices import Device
-from blocksync.footprints import Footprint
+from blocksync.footprints import Footprint, node_of, number_of, text
 
 Number = tuple[int, int]
 
@@ -54,8 +54,8 @@ class Bytes:
         """The device and its partitions; none for a file."""
         if not self.target.is_block:
             return frozenset()
-        partitions = sys_node(self.target.number, self.kernel).glob("*/partition")
-        return frozenset({self.target.number, *(number(text(path.parent / "dev")) for path in partitions)})
+        partitions = node_of(self.target.number, self.kernel.sys).glob("*/partition")
+        return frozenset({self.target.number, *(number_of(text(path.parent / "dev")) for path in partitions)})
 
     @cached_property
     def beneath(self) -> tuple[Number, ...]:
@@ -140,7 +140,7 @@ class _Mount:
         # A path may have any other white space in it.
         before, _, after = line.partition(" - ")
         fields, (kind, source) = before.split(" "), after.split(" ")[:2]
-        return cls(fields[0], number(fields[2]), unescape(fields[4]), kind, unescape(source))
+        return cls(fields[0], number_of(fields[2]), unescape(fields[4]), kind, unescape(source))
 
     @property
     def may_block(self) -> bool:
@@ -186,7 +186,7 @@ def _mounts(held: Bytes, spaces: _Namespaces) -> Iterator[tuple[str, str]]:
 def _members(held: Bytes, kernel: Kernel) -> Iterator[tuple[str, str]]:
     """A btrfs of several devices is mounted by the name of one of them."""
     for device in sorted(kernel.sys.glob("fs/btrfs/*/devices/*/dev")):
-        if held.has_device(number(text(device))):
+        if held.has_device(number_of(text(device))):
             yield "mounted", f"a device of the btrfs {device.parts[-4]} that is mounted"
 
 
@@ -200,7 +200,7 @@ def _swaps(held: Bytes, kernel: Kernel) -> Iterator[tuple[str, str]]:
 def _kernel_holders(held: Bytes, kernel: Kernel) -> Iterator[tuple[str, str]]:
     """Devices made of this one, of a partition of it, or of a device that it is a range of."""
     for each in sorted({*held.nodes, *held.beneath}):
-        for holder in sorted((sys_node(each, kernel) / "holders").glob("*")):
+        for holder in sorted((node_of(each, kernel.sys) / "holders").glob("*")):
             yield "held", f"part of {text(holder / 'dm/name') or holder.name}"
 
 
@@ -216,7 +216,7 @@ def _loops(held: Bytes, kernel: Kernel) -> Iterator[tuple[str, str]]:
     """Loop devices on the target, mounted or not: whoever made one means to use it."""
     for backing in sorted(kernel.sys.glob("block/loop*/loop/backing_file")):
         node = backing.parent.parent
-        device = number(text(node / "dev") or "0:0")
+        device = number_of(text(node / "dev") or "0:0")
         if device not in held.beneath and held.has_device(device):
             yield "held", f"attached to /dev/{node.name}"
 
@@ -297,30 +297,11 @@ def _link(path: str) -> str:
         return ""
 
 
-def sys_node(device: Number, kernel: Kernel) -> Path:
-    """A block device's folder in sysfs."""
-    return kernel.sys / "dev/block" / f"{device[0]}:{device[1]}"
-
-
-def number(text: str) -> Number:
-    """MAJOR:MINOR as two numbers."""
-    major, _, minor = text.partition(":")
-    return int(major), int(minor)
-
-
 def unescape(field: str) -> str:
     """The kernel writes space, tab, newline and backslash in these files as \\ooo."""
     return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), field)
 
 
-def text(path: Path) -> str:
-    """What a file of the kernel's says; empty when it is gone."""
-    try:
-        return path.read_bytes().decode("utf-8", "surrogateescape").strip()
-    except OSError:
-        return ""
-
-
 def lines(path: Path) -> list[str]:
-    """The same, line by line."""
+    """What a file of the kernel's says, line by line."""
     return [line for line in text(path).split("\n") if line]
