@@ -54,14 +54,14 @@ def _is_not_regular(path: Path, mode: int, what: str) -> Usage:
 
 
 @contextmanager
-def opened(path: Path, flags: int, what: str) -> Iterator[int]:
+def opened(path: Path, flags: int, what: str, *, follow: bool = False) -> Iterator[int]:
     """A descriptor of a regular file, `flags` as of os.open; one that it makes is its owner's alone. No link
-    is followed, and nothing waits for whoever should write into a pipe.
+    is followed in the last place, unless `follow`, and nothing waits for whoever should write into a pipe.
 
     Raises Usage unless it is a regular file, and OSError.
     """
     try:
-        fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, OWN_MODE)
+        fd = os.open(path, flags | (0 if follow else os.O_NOFOLLOW) | os.O_NONBLOCK | os.O_CLOEXEC, OWN_MODE)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise _is_not_regular(path, stat.S_IFLNK, what) from error

@@ -1,5 +1,8 @@
 """Whether a guest's Xen volumes are half written: a mark in the job folder while changes are sent back."""
 
+import os
+from pathlib import Path
+
 from blocksync import own_files
 from blocksync.devices import sync_folder
 from blocksync.errors import Refused
@@ -20,14 +23,14 @@ def clear(job: Job) -> None:
     sync_folder(job.folder)
 
 
-def is_torn(job: Job) -> bool:
-    """Whether a giving back began, and was not proven complete."""
-    return (job.folder / _NAME).exists()
+def is_torn(folder: Path) -> bool:
+    """Whether in a job's folder a giving back began, and was not proven complete."""
+    return os.path.lexists(folder / _NAME)
 
 
 def refuse_torn(job: Job) -> None:
     """Raises Refused while the volumes are torn: nothing may start the guest on Xen, or copy from them."""
-    if is_torn(job):
+    if is_torn(job.folder):
         raise Refused(
             f"the Xen volumes of {job.plan.guest.name}",
             "are half written: sending the changes back was interrupted",

@@ -1,5 +1,6 @@
 """The plan as TOML: written with comments for its reader, read back without trust."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -121,8 +122,12 @@ def write(path: Path, text: str) -> None:
 def load(path: Path) -> Plan:
     """Read and check a plan; raises `Usage` naming the file, the line or key, and what is wrong."""
     try:
-        with path.open("rb") as opened:
-            raw = opened.read(_LARGEST + 1)
+        # A plan may be a link, but nothing that has to be waited for.
+        with (
+            own_files.opened(path, os.O_RDONLY, "a plan", follow=True) as fd,
+            open(fd, "rb", closefd=False) as file,
+        ):
+            raw = file.read(_LARGEST + 1)
         if len(raw) > _LARGEST:
             raise Usage(path, "is larger than a mebibyte: not a plan", _MAKE_AGAIN)
         return parse(raw.decode(), path)

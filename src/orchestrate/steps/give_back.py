@@ -44,7 +44,7 @@ def run(job: Job, source: Source, tasks: Tasks, watch: Stopwatch) -> GiveBackRep
     """
     plan = job.plan
     _require_a_guest_s_disk(job)
-    if not is_torn(job):
+    if not is_torn(job.folder):
         refuse_drift(plan, source.host)
     with overlay(plan.target, job.folder) as layer, layer.raw() as raw:
         with watch.step("undo the fix-ups"), mounted(raw, finishing.mounts(plan)) as tree:

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from blocksync import own_files
-from blocksync.errors import BlocksyncError, Usage
+from blocksync.errors import BlocksyncError, Usage, why
 from blocksync.foreign import shown, shown_bytes
-from orchestrate import invocation, job, journal, standing
+from orchestrate import invocation, job, journal, standing, torn
 from orchestrate.forecast import Forecast
 from orchestrate.invocation import Invocation
 from orchestrate.job import DEFAULT_FOLDER, State
@@ -113,7 +113,7 @@ def _status(
         job_dir=None if folder == DEFAULT_FOLDER / guest else str(folder.absolute()),
         state=state,
         journal=content,
-        torn=os.path.lexists(folder / "giving-back"),
+        torn=torn.is_torn(folder),
         holder=holder,
         broken=tuple(broken),
         xml=_xml(folder),
@@ -134,10 +134,9 @@ def _disk(plan: Plan | None, state: State | None) -> str | None:
 
 def _plan(path: Path) -> tuple[Plan | None, Broken | None]:
     try:
-        _content(path)
+        if not path.exists():
+            return None, Broken("plan", f"{path} is not there", "name it: `xen2kvm status PLAN.toml`")
         return plan_file.load(path), None
-    except FileNotFoundError:
-        return None, Broken("plan", f"{path} is not there", "name it: `xen2kvm status PLAN.toml`")
     except (BlocksyncError, OSError, ValueError) as error:
         cause = error.cause if isinstance(error, BlocksyncError) else str(error)
         return None, Broken(
@@ -180,10 +179,10 @@ def _content(path: Path) -> bytes:
     return raw
 
 
-def _why(error: Exception) -> str:
+def _why(error: BlocksyncError | OSError | ValueError) -> str:
     if isinstance(error, BlocksyncError):
         return error.cause
-    return f"cannot be read: {error.strerror if isinstance(error, OSError) else error}"
+    return f"cannot be read: {why(error)}"
 
 
 def _holder(folder: Path) -> tuple[Holder | None, Broken | None]:

@@ -1,5 +1,6 @@
 """A plan that people edited is read strictly: one clear error, or exactly what stands there."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,12 @@ def test_a_fix_up_that_was_taken_out_stays_out():
     plan = file.parse(TEXT[:start] + TEXT[end:], "web1.toml")
     assert "fstab" not in {choice.name for choice in plan.fixup}
     assert plan.fixup
+
+
+def test_a_plan_may_be_a_link_and_makes_nobody_wait(tmp_path):
+    (tmp_path / "plan.toml").write_text(TEXT)
+    (tmp_path / "link.toml").symlink_to("plan.toml")
+    assert file.load(tmp_path / "link.toml") == file.load(tmp_path / "plan.toml")
+    os.mkfifo(tmp_path / "pipe.toml")
+    with pytest.raises(Usage, match="is a pipe"):
+        file.load(tmp_path / "pipe.toml")

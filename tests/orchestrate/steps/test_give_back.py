@@ -133,7 +133,7 @@ def test_the_volumes_get_what_the_guest_wrote_and_lose_the_fixups(
     # Only what differs: not the whole volumes of 32 MiB.
     assert 0 < written["xvda2"] < 8 * MIB
     assert 2 * MIB <= written["xvda3"] < 8 * MIB
-    assert not is_torn(job_of(moved_guest))
+    assert not is_torn(job_of(moved_guest).folder)
     assert is_as_on_kvm(moved_guest)
 
 
@@ -151,16 +151,16 @@ def test_a_target_that_is_no_guest_s_disk_is_refused_and_nothing_written(planned
         given_back(planned_guest)
     assert caught.value.guard == "not-handed-over"
     assert {name: digest(path) for name, path in planned_guest.volumes.items()} == before
-    assert not is_torn(job_of(planned_guest))
+    assert not is_torn(job_of(planned_guest).folder)
 
 
 def test_a_volume_in_use_is_refused_and_stays_marked_until_it_is_done(moved_guest) -> None:
     with moved_guest.volumes["xvda3"].open("r+b"), pytest.raises(Refused) as caught:
         given_back_beside(moved_guest)
     assert caught.value.guard == "open"
-    assert is_torn(job_of(moved_guest))
+    assert is_torn(job_of(moved_guest).folder)
     given_back(moved_guest)
-    assert not is_torn(job_of(moved_guest))
+    assert not is_torn(job_of(moved_guest).folder)
     assert is_as_on_kvm(moved_guest)
 
 

@@ -111,6 +111,13 @@ def test_a_plan_that_cannot_be_read_is_named(folder: Path, tmp_path: Path, damag
     assert [broken.file for broken in named.found.broken] == ["plan"]
 
 
+def test_a_plan_that_is_a_link_is_read(planned_guest) -> None:
+    planned_guest.result("sync")
+    link = planned_guest.folder / "link.toml"
+    link.symlink_to(planned_guest.plan)
+    assert status.of_plan(link, planned_guest.folder / "job").found.broken == ()
+
+
 def test_jobs_are_listed_the_most_urgent_first_within_80_columns(tmp_path: Path) -> None:
     stopped = {**JOURNAL, "stopped": 1.0, "steps": [{"step": "stop", "status": "done", "begun": "x"}]}
     for name, files in {
