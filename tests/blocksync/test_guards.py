@@ -4,7 +4,6 @@ import fcntl
 import os
 import struct
 import subprocess
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from blocksync.errors import Refused, Usage
 from blocksync.guards import Signature
 from blocksync.passes import PassRequest
 from blocksync.users import Kernel
+from other_processes import another_process
 
 MIB = 2**20
 SIZE = 4 * MIB
@@ -50,23 +50,6 @@ def held_open(path: Path, flags: int) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-
-
-@contextmanager
-def another_process(code: str, path: Path) -> Iterator[int]:
-    """A process that runs `code` with the path as its argument, then waits. Gives its number."""
-    child = subprocess.Popen(
-        [sys.executable, "-c", f"import fcntl, sys\n{code}\nprint(flush=True)\nsys.stdin.read()", str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    with child:
-        assert child.stdout is not None
-        child.stdout.readline()
-        try:
-            yield child.pid
-        finally:
-            child.kill()
 
 
 def test_a_mounted_target_is_refused_by_its_mount_point(image: Image, loop: Attach, tmp_path: Path) -> None:

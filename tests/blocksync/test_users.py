@@ -17,6 +17,7 @@ from blocksync import devices, guards, passes, targets
 from blocksync.errors import Refused
 from blocksync.passes import PassRequest
 from blocksync.users import Kernel
+from other_processes import another_process
 
 MIB = 2**20
 SIZE = 4 * MIB
@@ -36,24 +37,6 @@ def refused(source: Path, target: Path) -> Refused:
         passes.run(PassRequest(source=source, target=target))
     assert target.open("rb").read() == before
     return caught.value
-
-
-@contextmanager
-def another_process(code: str, path: Path, *before: str) -> Iterator[int]:
-    """A process that runs `code` with the path as its argument, then waits. Gives its number."""
-    argv = [
-        *before,
-        sys.executable,
-        "-c",
-        f"import fcntl, os, sys\n{code}\nprint(flush=True)\nsys.stdin.read()",
-    ]
-    with subprocess.Popen([*argv, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        assert child.stdout is not None
-        child.stdout.readline()
-        try:
-            yield child.pid
-        finally:
-            child.kill()
 
 
 @contextmanager
