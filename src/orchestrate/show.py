@@ -1,7 +1,6 @@
 """What the commands print: tables for people, one JSON object for programs."""
 
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -20,7 +19,6 @@ from orchestrate import results
 from orchestrate.plan.model import Action, Plan, Volume
 
 if TYPE_CHECKING:
-    from orchestrate.job import PassRecord
     from orchestrate.steps.cutover import CutoverReport
     from orchestrate.steps.precopy import Passed, PrecopyReport
     from orchestrate.steps.rehearse import Rehearsal
@@ -139,17 +137,6 @@ def precopy(report: "PrecopyReport", *, as_json: bool, color: bool) -> None:
         _say(console, f"{device}: verified, {proof}")
     if report.ready and report.predicted is not None:
         _say(console, ("ready", "green"), f": the last pass would take {report.predicted:.1f} s")
-
-
-def _records(records: "tuple[PassRecord, ...]") -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("moment", "from", "looked at", "changed", "written", "seconds"):
-        table.add_column(heading, justify="left" if heading in {"moment", "from"} else "right")
-    for record in records[-10:]:
-        when = datetime.fromtimestamp(record.at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-        sizes = (format_size(size) for size in (record.looked_at, record.changed, record.written))
-        table.add_row(when, shown(record.source), *sizes, f"{record.seconds:.1f}")
-    return table
 
 
 def rehearsal(rehearsal: "Rehearsal", *, as_json: bool, color: bool) -> None:

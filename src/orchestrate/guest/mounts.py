@@ -82,11 +82,6 @@ def mounted(raw: Path, filesystems: Sequence[MountSpec], *, read_only: bool = Fa
                 _sync(volume, root)
 
 
-def require_mountable(raw: Path, filesystems: Sequence[MountSpec]) -> None:
-    """Raise what `mounted` would raise before it mounts anything for writing."""
-    _wanted(raw, _in_order(raw, filesystems), read_only=False)
-
-
 def _wanted(raw: Path, ordered: Sequence[MountSpec], *, read_only: bool) -> list[Mounting]:
     return [mounting(raw, spec.offset, spec.filesystem, read_only=read_only) for spec in ordered]
 
