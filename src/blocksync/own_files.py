@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from blocksync.errors import Failed, Refused, Usage, why
+from blocksync.errors import Failed, Refused, Usage, telling, why
 
 OWN_MODE = 0o600
 MOST_BYTES = 64 * 2**20
@@ -113,15 +113,13 @@ def replace(path: Path, content: bytes, what: str, mode: int = OWN_MODE) -> None
     whether that one may go is the caller's to know. Raises Usage, and Failed.
     """
     require_regular(path, what)
-    try:
-        with fresh(path) as (fd, name, folder):
-            write_fully(fd, content)
-            os.fchmod(fd, mode)
-            os.fsync(fd)
-            os.rename(name, path.name, src_dir_fd=folder, dst_dir_fd=folder)
-            os.fsync(folder)
-    except OSError as error:
-        raise Failed(path, f"cannot be written: {why(error)}", "make room, or name another file") from error
+    with telling(path, "cannot be written", "make room, or name another file"), fresh(path) as made:
+        fd, name, folder = made
+        write_fully(fd, content)
+        os.fchmod(fd, mode)
+        os.fsync(fd)
+        os.rename(name, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        os.fsync(folder)
 
 
 def write_fully(fd: int, content: bytes | bytearray | memoryview, offset: int = 0) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from blocksync.errors import Failed
+from blocksync.errors import Failed, telling
 
 _PATIENCE = 10.0  # seconds for a device that a scan holds open
 _POLL_SECONDS = 0.02
@@ -60,12 +60,10 @@ def attached(raw: Path, offset: int, size: int, *, read_only: bool) -> Iterator[
     A lock keeps udev from it, whose rules would look for volume groups, arrays and file systems there, and
     put together what a guest calls by the name of something on this host.
     """
-    try:
+    with telling(raw, "cannot be opened", "create it first, as root"):
         backing = os.open(raw, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC)
-    except OSError as error:
-        raise Failed(raw, f"cannot be opened: {error.strerror}", "create it first, as root") from error
     try:
-        with _named(raw, "no loop device for it", "see `losetup --list` for what is in the way"):
+        with telling(raw, "no loop device for it", "see `losetup --list` for what is in the way"):
             held = _attached(backing, offset, size, read_only=read_only)
         device = Path(f"/proc/self/fd/{held}").readlink()
         try:
@@ -75,18 +73,10 @@ def attached(raw: Path, offset: int, size: int, *, read_only: bool) -> Iterator[
             wait_for_detach([device], raw)
         if not read_only:
             # It writes through the page cache of `raw`.
-            with _named(raw, "cannot be made durable", "see the kernel's messages (dmesg) for its storage"):
+            with telling(raw, "cannot be made durable", "see the kernel's messages (dmesg) for its storage"):
                 os.fsync(backing)
     finally:
         os.close(backing)
-
-
-@contextmanager
-def _named(raw: Path, what: str, way_out: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise Failed(raw, f"{what}: {error.strerror}", way_out) from error
 
 
 def _attached(backing: int, offset: int, size: int, *, read_only: bool) -> int:

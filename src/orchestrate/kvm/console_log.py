@@ -10,7 +10,7 @@ from pathlib import Path
 
 from blocksync.errors import Failed
 from blocksync.progress import Tell, untold
-from orchestrate.kvm.console_text import PIECE, WINDOW, Lookout, last_lines
+from orchestrate.kvm.console_text import PIECE, WINDOW, Lookout, last_lines, told_end
 from orchestrate.kvm.machine import FATAL, compiled
 
 _POLL_SECONDS = 0.2
@@ -70,9 +70,8 @@ class ConsoleLog:
         return False
 
     def _failed(self, reading: "_Reading", cause: str, way_out: str) -> Failed:
-        lines = last_lines(reading.end, _LINES_SHOWN)
-        tail = "\n".join(f"    {line}" for line in lines) or "    (nothing)"
-        return Failed(self.path, f"{cause}\n  last lines of the console:\n{tail}", way_out)
+        end = told_end(last_lines(reading.end, _LINES_SHOWN))
+        return Failed(self.path, f"{cause}{end}", way_out)
 
 
 @dataclass(slots=True)
@@ -113,7 +112,7 @@ class _Reading:
         # The present start began in the file before, if this one does not reach there.
         if self.offset and _size(self.path) < self.offset <= _size(before):
             self._fd = _opened(before)
-        elif self._fd < 0:
+        else:
             self._fd = _opened(self.path)
             if self._fd >= 0 and os.fstat(self._fd).st_size < self.offset:
                 self.offset = 0

@@ -72,3 +72,10 @@ def last_lines(said: bytes, count: int = _LINES) -> list[str]:
     text = _ESCAPE.sub("", said[-WINDOW:].decode(errors="replace"))
     # A carriage return alone begins a line anew, a backspace takes a character back: neither is one.
     return shown_lines(text.replace("\r", "\n").replace("\0", ""), count)
+
+
+def told_end(lines: Sequence[str]) -> str:
+    """The last lines of a console as part of an error's cause, from a line end on."""
+    return "\n  last lines of the console:\n" + (
+        "\n".join(f"    {line}" for line in lines) or "    (nothing)"
+    )

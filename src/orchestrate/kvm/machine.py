@@ -23,7 +23,7 @@ from blocksync.voice import voice
 from orchestrate.kvm import bridge
 from orchestrate.kvm.accel import Accelerator
 from orchestrate.kvm.confinement import confinement
-from orchestrate.kvm.console_text import PIECE, WINDOW, Lookout, last_lines
+from orchestrate.kvm.console_text import PIECE, WINDOW, Lookout, last_lines, told_end
 from orchestrate.kvm.domain import DiskBus, NicModel
 from orchestrate.kvm.qemu import emulator
 from orchestrate.kvm.transcript import Transcript
@@ -258,11 +258,10 @@ class Machine:
         return self._console
 
     def _failure(self, cause: str, way_out: str) -> Failed:
-        tail = "\n".join(f"    {line}" for line in self.last_lines()) or "    (nothing)"
         read_log = f"the whole console is in {self.log}"
         return Failed(
             self.spec.disk,
-            f"{cause}; {self.seconds():.1f} s after power-on\n  last lines of the console:\n{tail}",
+            f"{cause}; {self.seconds():.1f} s after power-on{told_end(self.last_lines())}",
             f"{way_out}; {read_log}" if way_out else read_log,
         )
 

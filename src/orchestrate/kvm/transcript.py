@@ -1,10 +1,11 @@
 """All that a console says, in a file of bounded size: its beginning and its end."""
 
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from blocksync import own_files
-from blocksync.errors import Failed
+from blocksync.errors import telling
 
 LARGEST = 64 * 2**20
 """Bytes of the file."""
@@ -19,26 +20,19 @@ class Transcript:
         self._path = path
         own_files.require_regular(path, "a console's log")
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
+        with self._telling():
             self._fd = os.open(path, flags, own_files.OWN_MODE)
-        except OSError as error:
-            raise self._failed(error) from error
         self._size = 0
         self._cut = 0
         self._mark = 0
 
     def write(self, said: bytes) -> None:
         """Add to it. Raises Failed."""
-        try:
+        with self._telling():
             own_files.write_fully(self._fd, said, self._size)
             self._size += len(said)
             if self._size > LARGEST:
                 self._cut_the_middle()
-        except OSError as error:
-            raise self._failed(error) from error
-
-    def flush(self) -> None:
-        """Nothing is held back."""
 
     def close(self) -> None:
         """Write no more. May be called again."""
@@ -48,12 +42,9 @@ class Transcript:
 
     def end(self, most: int) -> bytes:
         """The last bytes, at most `most`; also after it was closed. Raises Failed."""
-        try:
-            with self._path.open("rb") as file:
-                file.seek(max(0, self._size - most))
-                return file.read(most)
-        except OSError as error:
-            raise self._failed(error) from error
+        with self._telling(), self._path.open("rb") as file:
+            file.seek(max(0, self._size - most))
+            return file.read(most)
 
     def _cut_the_middle(self) -> None:
         tail = os.pread(self._fd, _TAIL, self._size - _TAIL)
@@ -64,9 +55,5 @@ class Transcript:
         self._size = HEAD + len(mark) + len(tail)
         os.ftruncate(self._fd, self._size)
 
-    def _failed(self, error: OSError) -> Failed:
-        return Failed(
-            self._path,
-            f"the console's log cannot be kept: {error.strerror}",
-            "make room there",
-        )
+    def _telling(self) -> AbstractContextManager[None]:
+        return telling(self._path, "the console's log cannot be kept", "make room there")

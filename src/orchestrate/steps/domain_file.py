@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 from blocksync import own_files
-from blocksync.errors import Failed, Usage
+from blocksync.errors import Usage, telling
 from orchestrate import sides
 from orchestrate.plan.model import Plan
 
@@ -23,13 +23,8 @@ def require_ours(path: Path, plan: Plan) -> None:
 def require_place(path: Path, plan: Plan) -> None:
     """As `require_ours`, and that it can be written; leaves nothing. Raises Failed too."""
     require_ours(path, plan)
-    try:
-        with own_files.fresh(path):
-            pass
-    except OSError as error:
-        raise Failed(
-            path, f"cannot be written: {error.strerror}", "name another place for it with --xml"
-        ) from error
+    with telling(path, "cannot be written", "name another place for it with --xml"), own_files.fresh(path):
+        pass
 
 
 def write(path: Path, xml: str) -> None:
