@@ -7,7 +7,6 @@ is replaced only by renaming a new one, made under a name that nobody can guess,
 
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -94,7 +93,7 @@ def fresh(path: Path) -> Iterator[tuple[int, str, int]]:
     """
     folder = os.open(path.parent, _FOLDER)
     try:
-        name = f".{path.name[:200]}.{secrets.token_hex(8)}.new"
+        name = f".{path.name[:200]}.{os.urandom(8).hex()}.new"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(name, flags, OWN_MODE, dir_fd=folder)
         try:

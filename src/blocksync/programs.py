@@ -4,7 +4,6 @@ Cron, `su` without `-` and many set-ups of sudo leave out the folders in which h
 """
 
 import os
-import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +52,9 @@ def environment(**more: str) -> dict[str, str]:
 
 def look_up(name: str) -> str | None:
     """The path of a program, or None. A name with a slash in it is one already."""
+    # Imported late, as below: it takes longer than all of this module.
+    import shutil  # noqa: PLC0415
+
     return shutil.which(name, path=search_path())
 
 
