@@ -11,13 +11,13 @@ from typing import Any
 
 import typer
 
-import blocksync.terminal
+import blocksync.commands.typer_app
 import orchestrate.cli
 from blocksync.errors import BlocksyncError
-from orchestrate import schemas
+from orchestrate.commands import schema_files
 
 FOLDER = Path(__file__).parent
-APPS = {"blocksync": blocksync.terminal.app, "xen2kvm": orchestrate.cli.app}
+APPS = {"blocksync": blocksync.commands.typer_app.app, "xen2kvm": orchestrate.cli.app}
 
 COMPLETION = (
     "{program} --install-completion adds completion of commands, options and paths to the start-up file of "
@@ -182,12 +182,12 @@ def main() -> None:
 
 def _write_schemas() -> None:
     """The schemas are made from the same commands, and become stale with them."""
-    folder = schemas.folder()
+    folder = schema_files.folder()
     folder.mkdir(exist_ok=True)
     for old in folder.glob("*.json"):
         old.unlink()
-    for name, schema in schemas.made().items():
-        (folder / f"{name}.json").write_text(schemas.as_text(schema))
+    for name, schema in schema_files.made().items():
+        (folder / f"{name}.json").write_text(schema_files.as_text(schema))
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ Sizes and offsets are in bytes everywhere. Errors are in `blocksync.errors`.
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from blocksync.devices import Device, measure, read_range
+    from blocksync.devices.device import Device, measure, read_range
+    from blocksync.devices.guards import Signature
+    from blocksync.devices.target import create_sparse, write_ranges
     from blocksync.extents import Extents
-    from blocksync.guards import Signature
     from blocksync.passes import PassReport, PassRequest, run
     from blocksync.progress import Progress
-    from blocksync.targets import create_sparse, write_ranges
     from blocksync.verify import Comparison, compare
 
 __all__ = [
@@ -35,18 +35,18 @@ __all__ = [
 
 _HOMES = {
     "Comparison": "verify",
-    "Device": "devices",
+    "Device": "devices.device",
     "Extents": "extents",
     "PassReport": "passes",
     "PassRequest": "passes",
     "Progress": "progress",
-    "Signature": "guards",
+    "Signature": "devices.guards",
     "compare": "verify",
-    "create_sparse": "targets",
-    "measure": "devices",
-    "read_range": "devices",
+    "create_sparse": "devices.target",
+    "measure": "devices.device",
+    "read_range": "devices.device",
     "run": "passes",
-    "write_ranges": "targets",
+    "write_ranges": "devices.target",
 }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from blocksync.errors import Usage
-from blocksync.transports.hosts import Host
+from blocksync.hosts.name import HostName
 
 SCHEME = "ssh"
 UNSAFE = "\0\r\n"
@@ -23,7 +23,7 @@ class Location:
     """A path on a host; `host` None is this machine."""
 
     path: Path
-    host: Host | None = None
+    host: HostName | None = None
 
     def __str__(self) -> str:
         return (
@@ -70,13 +70,13 @@ def _as_scp_has_it(text: str) -> Location:
     user, at, name = place.rpartition("@")
     if name.startswith("["):
         name, _ = _name_and_port(text, name)
-    return Location(Path("/" + path), Host(user if at else None, name, None))
+    return Location(Path("/" + path), HostName(user if at else None, name, None))
 
 
-def _host(text: str, authority: str) -> Host:
+def _host(text: str, authority: str) -> HostName:
     user, at, place = authority.rpartition("@")
     name, port = _name_and_port(text, place)
-    return Host(user if at else None, name, port)
+    return HostName(user if at else None, name, port)
 
 
 def _name_and_port(text: str, place: str) -> tuple[str, int | None]:

@@ -13,17 +13,19 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blocksync import claims, devices, guards, targets
 from blocksync._copy import Copy, Counters, count_runs
-from blocksync.claims import Ended, Settlement
-from blocksync.devices import Device, Opened
-from blocksync.digests import Binding, Digests
+from blocksync.devices import device, guards
+from blocksync.devices import target as targets
+from blocksync.devices.device import Device, Opened
+from blocksync.devices.guards import Signature
+from blocksync.devices.target import Range
+from blocksync.digests import trust
+from blocksync.digests.digest_file import Binding, Digests
+from blocksync.digests.hashes import XXH3, Hash
+from blocksync.digests.trust import Ended, Settlement
 from blocksync.errors import CHECK, Failed, Interrupted, Refused, Usage, telling
-from blocksync.guards import Signature
-from blocksync.hashes import XXH3, Hash
 from blocksync.interruption import Stop, stop_on_signals
 from blocksync.progress import Progress, Report
-from blocksync.targets import Range
 
 if TYPE_CHECKING:
     from blocksync.extents import Extents
@@ -171,7 +173,7 @@ class _Plan:
     @property
     def reads_direct(self) -> bool:
         """Whether the source is read past the page cache."""
-        return devices.goes_direct(self.source, 0, direct=self.request.direct, cache=self.request.cache)
+        return device.goes_direct(self.source, 0, direct=self.request.direct, cache=self.request.cache)
 
 
 def fitting_block_size(size: int) -> int:
@@ -191,7 +193,7 @@ def run(request: PassRequest, *, progress: Report | None = None) -> PassReport:
     started = time.monotonic()
     with telling(request.target, "failed"), stop_on_signals() as stop, ExitStack() as stack:
         plan = _prepare(request)
-        source = stack.enter_context(devices.open_source(plan.source, direct=plan.reads_direct))
+        source = stack.enter_context(device.open_source(plan.source, direct=plan.reads_direct))
         target = stack.enter_context(targets.opened(request.span(plan.size), plan.target))
         settlement = Settlement(target)
         table = _digests(plan, settlement)
@@ -215,7 +217,7 @@ def _prepare(request: PassRequest) -> _Plan:
     """Measure both ends and ask every guard that needs no open target. Writes nothing."""
     check_options(request)
     _check_digest_path(request)
-    source = devices.measure(request.source)
+    source = device.measure(request.source)
     size = source.size if request.size is None else request.size
     request = replace(request, block_size=request.block_size or fitting_block_size(size))
     if size > source.size:
@@ -223,7 +225,7 @@ def _prepare(request: PassRequest) -> _Plan:
             source.path, f"has {source.size} bytes, not {size}", "give a smaller --size", guard="size"
         )
     require_memory(source.path, size, request)
-    origin = source if request.origin is None else devices.measure(request.origin)
+    origin = source if request.origin is None else device.measure(request.origin)
     plan = _Plan(request, source, origin, targets.find(request.target), size)
     if plan.target is not None:
         for side in (source, origin):
@@ -268,19 +270,19 @@ def require_memory(source: Path | str, size: int, request: PassRequest) -> None:
 def _check_digest_path(request: PassRequest) -> None:
     if request.digests is None:
         return
-    claims.check_path(request.digests, request.source, request.target, *filter(None, [request.origin]))
+    trust.check_path(request.digests, request.source, request.target, *filter(None, [request.origin]))
 
 
 def _digests(plan: _Plan, settlement: Settlement) -> Digests | None:
     request, target = plan.request, settlement.opened
     if request.digests is None:
         return None
-    return claims.believed(
+    return trust.believed(
         request.digests,
         request.binding(plan.size, source=plan.origin.identity, target=target.device.identity),
         request.digest_spans(plan.size),
         settlement.stamp,
-        lambda at, length: devices.read_opened(target, request.target_offset + at, length),
+        lambda at, length: device.read_opened(target, request.target_offset + at, length),
     )
 
 
@@ -327,14 +329,14 @@ class _Pass:
         only = plan.request.only
         self._only = None if only is None else only.aligned(plan.request.block_size, plan.size)
         self._total = plan.size if self._only is None else self._only.total
-        self._to_read = devices.data_size(plan.source)
+        self._to_read = device.data_size(plan.source)
         self._durable = 0
         self._flushed = 0
 
     def run(self) -> PassReport:
         if self._table is not None and self._table.is_doubted and not self._plan.request.dry_run:
-            devices.flush(self._target)
-            devices.forget_pages(self._target)
+            device.flush(self._target)
+            device.forget_pages(self._target)
         copy = self._core()
         self._work(copy)
         self._raise_fault(copy)
@@ -416,11 +418,11 @@ class _Pass:
         if issued == self._flushed:
             self._durable = counters.done
         elif issued - self._flushed >= FLUSH_EVERY:
-            devices.flush(self._target)
+            device.flush(self._target)
             self._flushed = issued
             self._durable = counters.done
         else:
-            devices.begin_flush(self._target)
+            device.begin_flush(self._target)
 
     def _raise_fault(self, copy: Copy) -> None:
         fault = copy.fault()

@@ -1,12 +1,12 @@
 """The entry point of `blocksync`: signals wait until all that says what became of the command is loaded."""
 
-from blocksync import signals
+from blocksync.commands import signals
 
 signals.hold()
 
 
 def main() -> None:
     """`blocksync`"""
-    from blocksync import cli  # noqa: PLC0415
+    from blocksync.commands import run  # noqa: PLC0415
 
-    cli.main()
+    run.main()

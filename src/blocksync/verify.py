@@ -12,9 +12,10 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from blocksync import devices, guards
 from blocksync._copy import mark_differences
-from blocksync.devices import Device, Opened
+from blocksync.devices import device as devices
+from blocksync.devices import guards
+from blocksync.devices.device import Device, Opened
 from blocksync.errors import CHECK, Failed, Interrupted, Refused, telling
 from blocksync.extents import Extents
 from blocksync.interruption import stop_on_signals

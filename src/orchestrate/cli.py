@@ -4,9 +4,9 @@ import sys
 
 import typer
 
-from blocksync import mistakes
-from blocksync.outcome import conclude
-from orchestrate.commands import handover, passes, planning, rehearsal, schemas, status
+from blocksync.commands import mistakes
+from blocksync.commands.outcome import conclude
+from orchestrate.commands import cutover, passes, planning, rehearsal, schema, status
 from orchestrate.commands.speaking import spoken
 
 app = typer.Typer(
@@ -32,10 +32,10 @@ for command in (
     passes.precopy,
     status.status,
     rehearsal.rehearse,
-    handover.cutover,
-    handover.rollback,
-    handover.finish,
-    schemas.schema,
+    cutover.cutover,
+    cutover.rollback,
+    cutover.finish,
+    schema.schema,
 ):
     app.command()(spoken(command))
 

@@ -1,6 +1,6 @@
 """The entry point of `xen2kvm`: signals wait until all that says what became of the command is loaded."""
 
-from blocksync import signals
+from blocksync.commands import signals
 
 signals.hold()
 

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blocksync import cli, commands
-from blocksync.commands import COMMANDS, Kind, Values
+from blocksync.commands import run, table
+from blocksync.commands.table import COMMANDS, ValueKind, Values
 from blocksync.errors import ExitCode
 
 MIB = 2**20
 Image = Callable[[str, int], Path]
-BLOCKSYNC = (sys.executable, "-c", "from blocksync.cli import main; main()")
+BLOCKSYNC = (sys.executable, "-c", "from blocksync.commands.run import main; main()")
 
 
 def blocksync(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -146,7 +146,7 @@ def test_help_lists_every_option_of_the_table() -> None:
             assert not option.off or option.off in text
 
 
-def words_of(command: commands.Command) -> st.SearchStrategy[list[str]]:
+def words_of(command: table.Command) -> st.SearchStrategy[list[str]]:
     """Command lines, right and wrong."""
     value = st.sampled_from(["1MiB", "0", "x", "a b", "--json", "-", "", "=", "ä"])
     flags = [flag for option in command.options for flag in (option.flag, option.off) if flag]
@@ -164,30 +164,32 @@ def words_of(command: commands.Command) -> st.SearchStrategy[list[str]]:
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(COMMANDS).flatmap(words_of))
 def test_what_is_read_without_typer_is_what_typer_reads(words: list[str]) -> None:
-    plain = commands.read(words)
+    plain = table.read(words)
     if plain is None:
         return
-    from blocksync.terminal import app
+    from blocksync.commands.typer_app import app
 
     seen: list[Values] = []
-    bodies = {name: lambda values: seen.append(values) or ExitCode.DONE for name in cli.BODIES}
-    before = dict(cli.BODIES)
-    cli.BODIES.update(bodies)
+    bodies = {name: lambda values: seen.append(values) or ExitCode.DONE for name in run.BODIES}
+    before = dict(run.BODIES)
+    run.BODIES.update(bodies)
     try:
         with pytest.raises(SystemExit) as end:
             app(words)
     finally:
-        cli.BODIES.update(before)
+        run.BODIES.update(before)
     assert end.value.code == 0
     (values,) = seen
     assert values == plain[1]
 
 
 def test_the_table_has_one_body_a_command_and_no_name_twice() -> None:
-    assert {command.name for command in COMMANDS} == set(cli.BODIES)
+    assert {command.name for command in COMMANDS} == set(run.BODIES)
     for command in COMMANDS:
         names = [argument.name for argument in command.arguments] + [
             option.name for option in command.options
         ]
         assert len(names) == len(set(names))
-        assert all(option.help and (option.kind is Kind.FLAG or option.metavar) for option in command.options)
+        assert all(
+            option.help and (option.kind is ValueKind.FLAG or option.metavar) for option in command.options
+        )

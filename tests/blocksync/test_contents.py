@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from blocksync import contents, devices, guards, passes
-from blocksync.contents import FORMATS
+from blocksync import passes
+from blocksync.devices import contents, guards
+from blocksync.devices import device as devices
+from blocksync.devices.contents import FORMATS
 from blocksync.errors import Refused
 from blocksync.passes import PassRequest
 

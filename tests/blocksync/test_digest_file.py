@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from blocksync import digests, history, passes
-from blocksync.claims import Settlement
-from blocksync.digests import Binding, State
+from blocksync import passes
+from blocksync.digests import digest_file, history
+from blocksync.digests.digest_file import Binding, BlockState
+from blocksync.digests.hashes import BLAKE3, XXH3
+from blocksync.digests.trust import Settlement
 from blocksync.errors import Failed, Usage
 from blocksync.extents import Extents
-from blocksync.hashes import BLAKE3, XXH3
 from blocksync.passes import PassReport, PassRequest
 
 MIB = 2**20
@@ -110,8 +111,8 @@ def test_a_file_about_another_source_is_not_believed(job: Job, image: Image) -> 
 
 
 def test_a_pass_that_did_not_end_is_verified_and_not_believed(job: Job) -> None:
-    binding = digests.Header.unpack(job.digests.read_bytes()[:4096]).binding
-    digests.load(job.digests, binding).mark_in_progress()
+    binding = digest_file.FileHeader.unpack(job.digests.read_bytes()[:4096]).binding
+    digest_file.load(job.digests, binding).mark_in_progress()
     job.change_target(MIB)
     report = job.sync()
     assert "did not end" in report.notes[0]
@@ -167,20 +168,22 @@ def test_the_table_holds_the_digest_of_every_block(image: Image, tmp_path: Path,
 
 
 def test_generations_count_commits_and_the_job_stays(job: Job) -> None:
-    first = digests.Header.unpack(job.digests.read_bytes()[:4096])
+    first = digest_file.FileHeader.unpack(job.digests.read_bytes()[:4096])
     job.source.write_bytes(os.urandom(4 * MIB + 700))
     job.sync()
-    second = digests.Header.unpack(job.digests.read_bytes()[:4096])
+    second = digest_file.FileHeader.unpack(job.digests.read_bytes()[:4096])
     assert (first.generation, second.generation) == (1, 2)
-    assert (first.job, first.state) == (second.job, State.DONE) == (second.job, second.state)
+    assert (first.job, first.state) == (second.job, BlockState.DONE) == (second.job, second.state)
 
 
 def test_a_header_comes_back_as_it_was_written() -> None:
     binding = Binding(
         source="s" * 900, target="ä\udcff", size=2**62, target_offset=512, block_size=4096, hash=BLAKE3
     )
-    header = digests.Header(state=State.PARTIAL, generation=2**63, job=bytes(range(16)), binding=binding)
-    assert digests.Header.unpack(header.pack()) == header
+    header = digest_file.FileHeader(
+        state=BlockState.PARTIAL, generation=2**63, job=bytes(range(16)), binding=binding
+    )
+    assert digest_file.FileHeader.unpack(header.pack()) == header
 
 
 def test_the_source_or_target_is_never_taken_for_a_digest_file(job: Job) -> None:
@@ -214,7 +217,7 @@ def text(path: Path) -> None:
 def image_over_a_digest_file(path: Path) -> None:
     """Somebody copied a digest file to the start of an image."""
     binding = Binding(source="s", target="t", size=MIB, target_offset=0, block_size=4096)
-    header = digests.Header(state=State.DONE, generation=1, job=bytes(16), binding=binding)
+    header = digest_file.FileHeader(state=BlockState.DONE, generation=1, job=bytes(16), binding=binding)
     path.write_bytes(header.pack() + os.urandom(MIB))
 
 
@@ -233,7 +236,7 @@ PRECIOUS: dict[str, Callable[[Path], None]] = {
     "zeros": zeros,
     "text with the magic": text,
     "an image over a digest file": image_over_a_digest_file,
-    "the magic alone": lambda path: path.write_bytes(digests.MAGIC),
+    "the magic alone": lambda path: path.write_bytes(digest_file.MAGIC),
     "a tar archive": lambda path: path.write_bytes(
         b"name".ljust(257, b"\0") + b"ustar\x0000".ljust(20000, b"\0")
     ),
@@ -290,7 +293,7 @@ def test_what_is_no_regular_file_is_never_a_digest_file_and_stays(
 
 @pytest.mark.parametrize("kind", NO_FILES)
 def test_a_history_is_a_regular_file_and_no_link_is_followed(job: Job, kind: str) -> None:
-    binding = digests.Header.unpack(job.digests.read_bytes()[:4096]).binding
+    binding = digest_file.FileHeader.unpack(job.digests.read_bytes()[:4096]).binding
     past = history.path_of(job.digests, binding.target)
     past.unlink()
     no_file(past, kind)
@@ -361,8 +364,8 @@ def test_a_killed_pass_over_extents_costs_these(job: Job, monkeypatch: pytest.Mo
     assert report.target_bytes_read == 2 * BLOCK
     assert not report.compared_all
     assert "believed outside the extents" in report.notes[0]
-    header = digests.Header.unpack(job.digests.read_bytes()[:4096])
-    assert header.state is State.DONE
+    header = digest_file.FileHeader.unpack(job.digests.read_bytes()[:4096])
+    assert header.state is BlockState.DONE
     assert job.sync().target_bytes_read == 0
 
 
@@ -371,8 +374,8 @@ def test_what_other_extents_leave_of_a_killed_pass_is_compared_by_a_whole_one(
 ) -> None:
     killed_over(job, change_source(job, MIB), monkeypatch)
     job.sync(only=change_source(job, 2 * MIB))
-    header = digests.Header.unpack(job.digests.read_bytes()[:4096])
-    assert header.state is State.PARTIAL
+    header = digest_file.FileHeader.unpack(job.digests.read_bytes()[:4096])
+    assert header.state is BlockState.PARTIAL
     report = job.sync()
     # A segment is read for one block of it that is not known.
     assert report.notes == ()
@@ -404,7 +407,7 @@ def test_one_wrong_byte_of_a_file_within_means_a_full_compare(
 def test_a_file_of_an_earlier_version_is_not_believed(job: Job) -> None:
     data = bytearray(job.digests.read_bytes())
     data[8] = 2
-    data[4080:4096] = digests.xxh3_128(bytes(data[:4080]))
+    data[4080:4096] = digest_file.xxh3_128(bytes(data[:4080]))
     job.digests.write_bytes(data)
     report = job.sync()
     assert "has version 2" in report.notes[0]

@@ -12,8 +12,8 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from blocksync import display as displays
-from blocksync.display import JsonLines, PlainLines
+from blocksync.display import display as displays
+from blocksync.display.display import JsonLines, PlainLines
 from blocksync.progress import Progress
 
 with warnings.catch_warnings():

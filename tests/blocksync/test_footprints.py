@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from blocksync.footprints import Footprint, of_block
+from blocksync.devices.backing import Footprint, of_block
 
 MIB = 2**20
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from blocksync import digests, passes
+from blocksync import passes
+from blocksync.digests import digest_file
+from blocksync.digests.hashes import HASHES
 from blocksync.extents import Extents
-from blocksync.hashes import HASHES
 from blocksync.passes import PassRequest
 from blocksync.voice import LOG_FORMAT
 
@@ -50,7 +51,11 @@ def data(image: Image, tmp_path: Path) -> bytes:
 def test_the_header_reads_as_documented(data: bytes, tmp_path: Path) -> None:
     header = fields(data)
     assert header["magic"] == b"BSDIGEST"
-    assert (header["version"], header["state"], header["hash"]) == (digests.VERSION, digests.State.DONE, 1)
+    assert (header["version"], header["state"], header["hash"]) == (
+        digest_file.VERSION,
+        digest_file.BlockState.DONE,
+        1,
+    )
     assert header["generation"] == 1
     assert header["size"] == (tmp_path / "source").stat().st_size
     assert (header["target_offset"], header["block_size"]) == (63 * 512, 4096)
@@ -81,7 +86,7 @@ def test_every_hash_and_state_is_documented() -> None:
     row = next(line for line in DOCUMENT.splitlines() if "| hash |" in line).split("|")[-2]
     assert [int(each.split()[0]) for each in row.split(",")] == [known.number for known in HASHES]
     row = next(line for line in DOCUMENT.splitlines() if "| state |" in line)
-    for state in digests.State:
+    for state in digest_file.BlockState:
         assert f"{int(state)} {state.name.lower().replace('_', ' ')}" in row
 
 

@@ -12,11 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from blocksync import devices, guards, passes, targets
+from blocksync import passes
+from blocksync.devices import device as devices
+from blocksync.devices import guards
+from blocksync.devices import target as targets
+from blocksync.devices.guards import Signature
+from blocksync.devices.users import KernelView
 from blocksync.errors import Refused, Usage
-from blocksync.guards import Signature
 from blocksync.passes import PassRequest
-from blocksync.users import Kernel
 from other_processes import another_process
 
 MIB = 2**20
@@ -144,7 +147,7 @@ def test_a_part_of_another_device_is_refused_by_its_name(image: Image, loop: Att
     (node / "holders/dm-3/dm").mkdir(parents=True)
     (node / "holders/dm-3/dm/name").write_text("vg0-root\n")
     with pytest.raises(Refused) as caught:
-        guards.not_in_use(target, kernel=Kernel(tmp_path / "proc", tmp_path / "sys"))
+        guards.not_in_use(target, kernel=KernelView(tmp_path / "proc", tmp_path / "sys"))
     assert (caught.value.guard, "vg0-root" in caught.value.cause) == ("held", True)
 
 
@@ -157,7 +160,7 @@ def test_the_disk_of_a_running_xen_domain_is_refused_by_its_number(
     served.mkdir(parents=True)
     (served / "physical_device").write_text(f"{target.number[0]:x}:{target.number[1]:x}\n")
     with pytest.raises(Refused) as caught:
-        guards.not_in_use(target, kernel=Kernel(tmp_path / "proc", tmp_path / "sys"))
+        guards.not_in_use(target, kernel=KernelView(tmp_path / "proc", tmp_path / "sys"))
     assert (caught.value.guard, "domain 7" in caught.value.cause) == ("domain", True)
 
 

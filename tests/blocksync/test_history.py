@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from blocksync import history, passes
-from blocksync.claims import Settlement
-from blocksync.history import Trust, Written
+from blocksync import passes
+from blocksync.digests import history
+from blocksync.digests.history import Trust, Written
+from blocksync.digests.trust import Settlement
 from blocksync.passes import PassReport, PassRequest
 
 MIB = 2**20

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from blocksync.errors import Usage
+from blocksync.hosts.name import HostName
 from blocksync.locations import Location, parse
-from blocksync.transports.hosts import Host
 
 
 @pytest.mark.parametrize(
@@ -14,17 +14,20 @@ from blocksync.transports.hosts import Host
     [
         ("/dev/vg0/root", Location(host=None, path=Path("/dev/vg0/root"))),
         ("disk.raw", Location(host=None, path=Path("disk.raw"))),
-        ("ssh://xenhost/dev/vg0/root", Location(host=Host(None, "xenhost"), path=Path("/dev/vg0/root"))),
-        ("ssh://root@XenHost:2222/dev/a", Location(host=Host("root", "XenHost", 2222), path=Path("/dev/a"))),
-        ("ssh://[::1]:22/dev/a", Location(host=Host(None, "::1", 22), path=Path("/dev/a"))),
-        ("xenhost:/dev/a", Location(host=Host(None, "xenhost"), path=Path("/dev/a"))),
-        ("root@xenhost:/dev/a%20 b", Location(host=Host("root", "xenhost"), path=Path("/dev/a%20 b"))),
-        ("root@[fe80::1]:/dev/a", Location(host=Host("root", "fe80::1"), path=Path("/dev/a"))),
-        ("[::1]:/dev/a:b", Location(host=Host(None, "::1"), path=Path("/dev/a:b"))),
+        ("ssh://xenhost/dev/vg0/root", Location(host=HostName(None, "xenhost"), path=Path("/dev/vg0/root"))),
+        (
+            "ssh://root@XenHost:2222/dev/a",
+            Location(host=HostName("root", "XenHost", 2222), path=Path("/dev/a")),
+        ),
+        ("ssh://[::1]:22/dev/a", Location(host=HostName(None, "::1", 22), path=Path("/dev/a"))),
+        ("xenhost:/dev/a", Location(host=HostName(None, "xenhost"), path=Path("/dev/a"))),
+        ("root@xenhost:/dev/a%20 b", Location(host=HostName("root", "xenhost"), path=Path("/dev/a%20 b"))),
+        ("root@[fe80::1]:/dev/a", Location(host=HostName("root", "fe80::1"), path=Path("/dev/a"))),
+        ("[::1]:/dev/a:b", Location(host=HostName(None, "::1"), path=Path("/dev/a:b"))),
         ("./a:b", Location(host=None, path=Path("a:b"))),
         ("/dev/disk/by-path/pci-0000:00:1f.2", Location(path=Path("/dev/disk/by-path/pci-0000:00:1f.2"))),
         ("dir/host:/x", Location(path=Path("dir/host:/x"))),
-        ("ssh://h/dev/a%20b", Location(host=Host(None, "h"), path=Path("/dev/a b"))),
+        ("ssh://h/dev/a%20b", Location(host=HostName(None, "h"), path=Path("/dev/a b"))),
     ],
 )
 def test_a_location_is_read_and_written(text, location):

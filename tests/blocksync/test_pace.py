@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blocksync import passes
-from blocksync.pace import WINDOW, Pace
+from blocksync.display.pace import WINDOW, Pace
 from blocksync.passes import PassRequest
 from blocksync.progress import Progress
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from blocksync import digests as digest_file
 from blocksync import passes, verify
+from blocksync.digests import digest_file
+from blocksync.digests.hashes import BLAKE3
 from blocksync.errors import Failed, Refused, Usage
 from blocksync.extents import Extents
-from blocksync.hashes import BLAKE3
 from blocksync.passes import PassReport, PassRequest
 from blocksync.progress import Progress
 

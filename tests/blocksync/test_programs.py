@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from blocksync import passes, programs
+from blocksync import passes
 from blocksync.errors import Failed
+from blocksync.hosts import programs
 from blocksync.passes import PassRequest
 
 BLOCKSYNC = Path(sys.executable).parent / "blocksync"

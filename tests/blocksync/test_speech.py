@@ -11,12 +11,12 @@ import jsonschema
 import pytest
 
 from blocksync.errors import ExitCode
-from orchestrate import schemas
+from orchestrate.commands import schema_files
 
 MIB = 2**20
 Image = Callable[[str, int], Path]
 FOLDER = Path(sys.executable).parent
-LINE = schemas.made()["log-line"]
+LINE = schema_files.made()["log-line"]
 
 
 def run(program: str, *words: object) -> subprocess.CompletedProcess[str]:
@@ -30,7 +30,7 @@ def valid(program: str, *words: object) -> dict[str, Any]:
     (line,) = done.stdout.splitlines()
     found: dict[str, Any] = json.loads(line)
     name = f"{program}-{words[0]}"
-    jsonschema.validate(found, schemas.made()[name])
+    jsonschema.validate(found, schema_files.made()[name])
     for each in done.stderr.splitlines():
         jsonschema.validate(json.loads(each), LINE)
     assert found["exit_code"] == done.returncode

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from blocksync import devices, passes, targets
+from blocksync import passes
+from blocksync.devices import device as devices
+from blocksync.devices import target as targets
 from blocksync.errors import Refused
 from blocksync.passes import PassRequest
 
@@ -129,7 +131,7 @@ def as_nobody(argv: list[str], folder: Path) -> subprocess.CompletedProcess[str]
 
 
 def test_a_user_copies_in_his_own_home(home: Path) -> None:
-    code = "import sys; from blocksync.cli import main; main()"
+    code = "import sys; from blocksync.commands.run import main; main()"
     argv = [sys.executable, "-c", code, "sync", "source", "target", "--digests", "digests"]
     try:
         reads = as_nobody([sys.executable, "-c", "import blocksync"], home).returncode == 0

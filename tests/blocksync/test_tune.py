@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blocksync import devices, patterns, rates, tune, watch
+from blocksync.devices import device as devices
 from blocksync.errors import Interrupted, Refused, Usage
 from blocksync.interruption import Stop
-from blocksync.rates import Rates
-from blocksync.tune import TuneRequest
+from blocksync.tuning import patterns, rates, tune, watch
+from blocksync.tuning.rates import Rates
+from blocksync.tuning.tune import TuneRequest
 
 MIB = 2**20
 GIB = 2**30

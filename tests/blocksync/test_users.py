@@ -13,10 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from blocksync import devices, guards, passes, targets
+from blocksync import passes
+from blocksync.devices import device as devices
+from blocksync.devices import guards
+from blocksync.devices import target as targets
+from blocksync.devices.users import KernelView
 from blocksync.errors import Refused
 from blocksync.passes import PassRequest
-from blocksync.users import Kernel
 from other_processes import another_process
 
 MIB = 2**20
@@ -156,7 +159,7 @@ def test_whoever_only_reads_is_no_reason(source: Path, image: Image, loop: Attac
         passes.run(PassRequest(source=source, target=target))
 
 
-def partition(sys: Path, disk: Path, part: Path) -> Kernel:
+def partition(sys: Path, disk: Path, part: Path) -> KernelView:
     """A sysfs in which one loop device is a partition of another, which this kernel has none of."""
     numbers = [f"{os.major(each.stat().st_rdev)}:{os.minor(each.stat().st_rdev)}" for each in (disk, part)]
     whole = sys / "dev/block" / numbers[0]
@@ -169,7 +172,7 @@ def partition(sys: Path, disk: Path, part: Path) -> Kernel:
         for name, text in told.items():
             (node / name).write_text(text)
     (sys / "dev/block" / numbers[1]).symlink_to(whole / "part1")
-    return Kernel(sys=sys)
+    return KernelView(sys=sys)
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["disk", "partition"])
@@ -243,7 +246,7 @@ def test_what_the_kernel_serves_to_others_is_refused(
     file.parent.mkdir(parents=True)
     file.write_text(f"{target}\n")
     with pytest.raises(Refused) as caught:
-        guards.not_in_use(devices.measure(target), kernel=Kernel(sys=tmp_path / "sys"))
+        guards.not_in_use(devices.measure(target), kernel=KernelView(sys=tmp_path / "sys"))
     assert (caught.value.guard, str(file.parent) in caught.value.cause) == ("held", True)
 
 

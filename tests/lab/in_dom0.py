@@ -10,7 +10,7 @@ from lab_places import GROUP, GUEST
 from witness import LOG, RECORDS, Account, account
 from xen_host import XenLab
 
-from blocksync.changes.lvm import Volume
+from blocksync.changes.lvm import LogicalVolume
 
 UNIT = 4096
 GUEST_VOLUMES = {f"{GUEST}-{part}" for part in ("swap", "root", "srv")}
@@ -42,7 +42,7 @@ def differing(lab: XenLab, left: str, right: str) -> list[tuple[int, int]]:
     return [(offset, length) for offset, length in json.loads(done.stdout)]
 
 
-def place(lab: XenLab, volume: Volume) -> tuple[int, int]:
+def place(lab: XenLab, volume: LogicalVolume) -> tuple[int, int]:
     """Where a volume in one piece lies on the volume group's disk: offset and length in bytes."""
     tables = [lab.ssh(["dmsetup", "table", volume.dm_name + layer], check=False) for layer in ("-real", "")]
     [start, length, kind, _, offset] = next(each.stdout.split() for each in tables if not each.returncode)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from qemu_monitor import Monitor
 
-from orchestrate import cli, journal
+from orchestrate import cli
+from orchestrate.job import journal
 
 
 def _strike(monitor: str) -> None:

@@ -85,7 +85,7 @@ class XenLab:
         return self.ssh(["sh", "-ec", script], host=host, seconds=seconds).stdout.decode()
 
     def run(self, argv: Sequence[str]) -> tuple[int, bytes]:
-        """A `blocksync.changes.runner.Run` for dom0."""
+        """A `blocksync.hosts.runner.Run` for dom0."""
         done = self.ssh(argv, check=False)
         return done.returncode, done.stderr if done.returncode else done.stdout
 

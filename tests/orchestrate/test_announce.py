@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from blocksync import programs
 from blocksync.errors import Failed
-from orchestrate.announce import Announcement, announcements, missing, send
+from blocksync.hosts import programs
+from orchestrate.handover.announce import Announcement, announcements, missing, send
 from orchestrate.plan.model import Nic
 
 MAC, ADDRESS = "00:16:3e:12:34:56", "192.0.2.7"
@@ -26,7 +26,7 @@ for link in lo {BRIDGE} port; do ip link set $link up; done
 ip address add 192.0.2.1/24 dev neighbour
 ip link set neighbour up
 ip neigh replace {ADDRESS} lladdr 00:16:3e:00:00:01 nud stale dev neighbour
-"$0" -c 'from orchestrate.announce import Announcement, send
+"$0" -c 'from orchestrate.handover.announce import Announcement, send
 send(Announcement("{ADDRESS}", "{MAC}", "{BRIDGE}"))' >&2
 ip neigh show {ADDRESS} dev neighbour
 """
@@ -53,7 +53,7 @@ trap "ip netns delete x2k-$$" EXIT
 ip link set guest netns x2k-$$
 # It comes up with its address a moment after it is asked for.
 (sleep 1.5; ip -n x2k-$$ address add {ADDRESS}/24 dev guest; ip -n x2k-$$ link set guest up) &
-"$0" -c 'from orchestrate.announce import Announcement, missing
+"$0" -c 'from orchestrate.handover.announce import Announcement, missing
 asked = [Announcement("{ADDRESS}", "{MAC}", "{BRIDGE}"), Announcement("192.0.2.99", "{MAC}", "{BRIDGE}")]
 print(*missing(asked, 5), sep="\\n")
 print(*missing([Announcement("{ADDRESS}", "00:16:3e:00:00:09", "{BRIDGE}")], 5))'

@@ -15,14 +15,14 @@ MAY_IMPORT = {
     "blocksync": {"blocksync"},
     "orchestrate/layout": {"blocksync", "orchestrate.layout"},
     "orchestrate/xen": {"blocksync", "orchestrate.xen"},
-    "orchestrate/guest": {"blocksync", "orchestrate.guest", "orchestrate.hosts"},
+    "orchestrate/guest": {"blocksync", "orchestrate.guest", "blocksync.hosts.host"},
     "orchestrate/kvm": {"blocksync", "orchestrate.kvm"},
     "orchestrate/plan": {
         "blocksync",
         "orchestrate.guest",
         "orchestrate.layout",
         "orchestrate.plan",
-        "orchestrate.volumes",
+        "orchestrate.guest.volumes",
         "orchestrate.xen",
     },
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import bounded
-from orchestrate.checks import wait_for
+from orchestrate.handover.checks import wait_for
 from orchestrate.plan.model import Check
 
 

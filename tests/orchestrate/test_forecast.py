@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from orchestrate import forecast
-from orchestrate.forecast import Forecast
-from orchestrate.job import PassRecord
+from orchestrate.copying import forecast
+from orchestrate.copying.forecast import Forecast
+from orchestrate.job.folder import PassRecord
 
 MIB = 2**20
 # Bytes a second, and seconds.

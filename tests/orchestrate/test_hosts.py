@@ -9,11 +9,11 @@ from kept_channels import KeptChannels
 
 import bounded
 from blocksync.errors import Failed, Usage
+from blocksync.hosts import host as hosts
+from blocksync.hosts.host import MISSING, Completed, FarHost, Host, HostLost, ThisHost, TooMuch
 from blocksync.transports import child
 from blocksync.transports.child import ChildChannel
 from blocksync.transports.local import Local
-from orchestrate import hosts
-from orchestrate.hosts import MISSING, Done, FarHost, Host, HostLost, ThisHost, TooMuch
 from patience import wait_for
 
 
@@ -46,9 +46,9 @@ def test_a_script_of_several_lines_does_what_it_says(host: FarHost, script: str)
 
 def test_output_complaint_and_status_are_told_apart(host: FarHost) -> None:
     done = host.run(["sh", "-c", "printf 'out\\0\\377'; echo complaint >&2; exit 3"])
-    assert done == Done(3, b"out\0\xff", "complaint")
+    assert done == Completed(3, b"out\0\xff", "complaint")
     assert host.run(["no-such-command"]).status == MISSING
-    assert host.run(["cat"]) == Done(0, b"", "")
+    assert host.run(["cat"]) == Completed(0, b"", "")
 
 
 def test_much_output_comes_whole(host: FarHost) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from blocksync.errors import Failed, Refused
-from orchestrate import journal
-from orchestrate.journal import Closed, Link, Owner, Status
-from orchestrate.stopwatch import Stopwatch
+from orchestrate.job import journal
+from orchestrate.job.journal import Closed, CutoverStatus, MovedLink, Owner
+from orchestrate.job.stopwatch import Stopwatch
 
 KILLED = """
 import os, signal, sys
@@ -26,7 +26,7 @@ with watch.step("last pass"):
 """
 
 
-def steps(folder: Path) -> list[tuple[str, Status]]:
+def steps(folder: Path) -> list[tuple[str, CutoverStatus]]:
     content = journal.read(folder)
     assert content is not None
     return [(entry.step, entry.status) for entry in content.steps]
@@ -35,7 +35,7 @@ def steps(folder: Path) -> list[tuple[str, Status]]:
 def test_a_killed_step_stands_as_begun_and_what_was_noted_before_it_is_kept(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
     assert done.returncode == -signal.SIGKILL
-    assert steps(tmp_path) == [("stop", Status.DONE), ("last pass", Status.BEGUN)]
+    assert steps(tmp_path) == [("stop", CutoverStatus.DONE), ("last pass", CutoverStatus.BEGUN)]
     content = journal.read(tmp_path)
     assert content is not None
     assert (content.stopped, content.owner, content.closed) == (1700000000.5, Owner.XEN, None)
@@ -47,7 +47,10 @@ def test_a_failed_step_keeps_its_cause(tmp_path: Path) -> None:
     opened.fail("the guest does not stop")
     content = journal.read(tmp_path)
     assert content is not None
-    assert (content.steps[0].status, content.steps[0].cause) == (Status.FAILED, "the guest does not stop")
+    assert (content.steps[0].status, content.steps[0].cause) == (
+        CutoverStatus.FAILED,
+        "the guest does not stop",
+    )
 
 
 def test_the_stopwatch_of_a_journal_still_shows_its_steps(tmp_path: Path) -> None:
@@ -61,7 +64,7 @@ def test_the_stopwatch_of_a_journal_still_shows_its_steps(tmp_path: Path) -> Non
 
 def test_a_new_cutover_keeps_what_has_to_be_put_back(tmp_path: Path) -> None:
     opened = journal.opened(tmp_path, "web1", Path("/target"))
-    links = (Link(path="/etc/xen/auto/web1", target="../web1.cfg"),)
+    links = (MovedLink(path="/etc/xen/auto/web1", target="../web1.cfg"),)
     opened.note(autostart=links, closed=Closed.ROLLED_BACK, owner=Owner.KVM, stopped=1.0)
     opened.begin("check")
     opened.start_anew()

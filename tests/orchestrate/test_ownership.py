@@ -2,24 +2,24 @@
 
 import pytest
 
-from orchestrate.job import Phase, State
-from orchestrate.journal import Closed, Content, Owner
-from orchestrate.layout.mark import Mark
-from orchestrate.ownership import is_a_guest_s, may_have_written_on_kvm
+from orchestrate.copying.ownership import is_a_guest_s, may_have_written_on_kvm
+from orchestrate.job.folder import JobState, Phase
+from orchestrate.job.journal import Closed, Content, Owner
+from orchestrate.layout.mark import HandoverMark
 
 OURS, OTHER = "aa" * 16, "bb" * 16
 
 
-def state(phase: Phase = Phase.PASSES) -> State:
-    return State(target="/target", phase=phase)
+def state(phase: Phase = Phase.PASSES) -> JobState:
+    return JobState(target="/target", phase=phase)
 
 
 def journal(**fields) -> Content:
     return Content(guest="web1", target="/target", cutover=OURS, **fields)
 
 
-def mark(cutover: str = OURS) -> Mark:
-    return Mark("web1", 1700000000, cutover)
+def mark(cutover: str = OURS) -> HandoverMark:
+    return HandoverMark("web1", 1700000000, cutover)
 
 
 @pytest.mark.parametrize(

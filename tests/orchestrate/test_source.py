@@ -8,8 +8,8 @@ import pytest
 from kept_channels import KeptChannels
 
 from blocksync.passes import PassRequest
-from blocksync.remote import Part
-from orchestrate.source import Far
+from blocksync.remote import PassPart
+from orchestrate.copying.source import Far
 
 SIZE = 1 << 20
 
@@ -27,7 +27,7 @@ def far(transport: KeptChannels) -> Iterator[Far]:
 
 
 @pytest.fixture
-def parts(tmp_path: Path) -> list[Part]:
+def parts(tmp_path: Path) -> list[PassPart]:
     """Two volumes into one target."""
     target = tmp_path / "target"
     target.write_bytes(bytes(2 * SIZE))
@@ -36,16 +36,18 @@ def parts(tmp_path: Path) -> list[Part]:
         volume = tmp_path / f"volume{number}"
         volume.write_bytes(os.urandom(SIZE))
         request = PassRequest(source=volume, target=target, target_offset=number * SIZE, size=SIZE)
-        found.append(Part(request, lambda _: None))
+        found.append(PassPart(request, lambda _: None))
     return found
 
 
-def copied(parts: list[Part]) -> bool:
+def copied(parts: list[PassPart]) -> bool:
     volumes = b"".join(part.request.source.read_bytes() for part in parts)
     return parts[0].request.target.read_bytes() == volumes
 
 
-def test_passes_begin_with_the_agents_that_wait(far: Far, transport: KeptChannels, parts: list[Part]) -> None:
+def test_passes_begin_with_the_agents_that_wait(
+    far: Far, transport: KeptChannels, parts: list[PassPart]
+) -> None:
     far.make_ready(len(parts))
     assert len(transport.channels) == len(parts)
     far.copy_all(parts)
@@ -54,7 +56,7 @@ def test_passes_begin_with_the_agents_that_wait(far: Far, transport: KeptChannel
 
 
 def test_an_agent_that_ended_while_it_waited_is_made_anew(
-    far: Far, transport: KeptChannels, parts: list[Part]
+    far: Far, transport: KeptChannels, parts: list[PassPart]
 ) -> None:
     far.make_ready(len(parts))
     transport.cut()

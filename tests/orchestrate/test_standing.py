@@ -3,9 +3,9 @@
 import pytest
 from msgspec.structs import replace
 
-from orchestrate.job import PassRecord, Phase, Snapshot, State
-from orchestrate.journal import Closed, Content, Entry, Owner, Status
-from orchestrate.standing import Broken, Found, Holder, Situation, of
+from orchestrate.handover.standing import Broken, FoundJob, GuestPlace, Situation, of
+from orchestrate.job.folder import JobState, PassRecord, Phase, Snapshot
+from orchestrate.job.journal import Closed, Content, CutoverStatus, JournalEntry, Owner
 
 NOW = 1_795_910_400.0  # 2026-11-29 00:00:00Z
 PLAN = "/root/web1.toml"
@@ -24,8 +24,8 @@ def record(at: float) -> PassRecord:
     )
 
 
-NEW = State(target=DISK)
-COPIED = State(
+NEW = JobState(target=DISK)
+COPIED = JobState(
     target=DISK, passes=1, records=(record(NOW - 300),), moment=1, snapshots={"xvda2": moment("m")}
 )
 PROVEN = replace(COPIED, passes=3, records=(record(NOW - 600), record(NOW - 300)), proven=1)
@@ -52,38 +52,41 @@ STEPS = (
 )
 
 
-def entries(last: str, status: Status, cause: str | None = None) -> tuple[Entry, ...]:
+def entries(last: str, status: CutoverStatus, cause: str | None = None) -> tuple[JournalEntry, ...]:
     """All steps up to this one, the others done, a minute old."""
     known = STEPS[: STEPS.index(last)] if last in STEPS else ()
-    done = [Entry(step=step, status=Status.DONE, begun="2026-11-28T23:58:00Z", seconds=1.0) for step in known]
-    return (*done, Entry(step=last, status=status, begun="2026-11-28T23:59:00Z", cause=cause))
+    done = [
+        JournalEntry(step=step, status=CutoverStatus.DONE, begun="2026-11-28T23:58:00Z", seconds=1.0)
+        for step in known
+    ]
+    return (*done, JournalEntry(step=last, status=status, begun="2026-11-28T23:59:00Z", cause=cause))
 
 
 def failed(last: str, **changes: object) -> Content:
-    return replace(EMPTY, steps=entries(last, Status.FAILED, "it broke"), **changes)
+    return replace(EMPTY, steps=entries(last, CutoverStatus.FAILED, "it broke"), **changes)
 
 
 STOPPED = {"stopped": NOW - 90}
 ON_KVM = {**STOPPED, "owner": Owner.KVM, "handed_over": True, "proofs": {"xvda2": "BLAKE3 x"}}
 DOWN = "web1: stopped since 2026-11-28 23:58Z (90 s): the guest is down!"
 
-TABLE: dict[str, tuple[Found, Situation, str, str, str]] = {
+TABLE: dict[str, tuple[FoundJob, Situation, str, str, str]] = {
     "nothing was done": (
-        Found(guest="web1", plan=PLAN, state=None),
+        FoundJob(guest="web1", plan=PLAN, state=None),
         Situation.NEW,
         "web1: on Xen",
         "no pass yet; not proven; not rehearsed",
         "next: xen2kvm sync /root/web1.toml",
     ),
     "a pass": (
-        Found(guest="web1", plan=PLAN, target=DISK, state=COPIED),
+        FoundJob(guest="web1", plan=PLAN, target=DISK, state=COPIED),
         Situation.PASSES,
         "web1: on Xen",
         "1 pass; the newest from 5 min ago; not proven as a whole; not rehearsed",
         "next: xen2kvm rehearse /root/web1.toml",
     ),
     "proven, not rehearsed": (
-        Found(guest="web1", plan=PLAN, target=DISK, state=PROVEN),
+        FoundJob(guest="web1", plan=PLAN, target=DISK, state=PROVEN),
         Situation.PASSES,
         "web1: on Xen",
         (
@@ -93,14 +96,16 @@ TABLE: dict[str, tuple[Found, Situation, str, str, str]] = {
         "next: xen2kvm rehearse /root/web1.toml",
     ),
     "rehearsed, not proven": (
-        Found(guest="web1", plan=PLAN, target=DISK, state=replace(COPIED, rehearsed="2026-11-28T00:00:00Z")),
+        FoundJob(
+            guest="web1", plan=PLAN, target=DISK, state=replace(COPIED, rehearsed="2026-11-28T00:00:00Z")
+        ),
         Situation.PASSES,
         "web1: on Xen",
         "1 pass; the newest from 5 min ago; not proven as a whole; rehearsed 24 h ago",
         "next: xen2kvm precopy /root/web1.toml",
     ),
     "ready": (
-        Found(guest="web1", plan=PLAN, target=DISK, state=REHEARSED),
+        FoundJob(guest="web1", plan=PLAN, target=DISK, state=REHEARSED),
         Situation.READY,
         "web1: on Xen",
         (
@@ -110,7 +115,7 @@ TABLE: dict[str, tuple[Found, Situation, str, str, str]] = {
         "next: xen2kvm cutover /root/web1.toml --start",
     ),
     "ready two days ago": (
-        Found(guest="web1", plan=PLAN, target=DISK, state=OLD),
+        FoundJob(guest="web1", plan=PLAN, target=DISK, state=OLD),
         Situation.PASSES,
         "web1: on Xen",
         (
@@ -120,21 +125,21 @@ TABLE: dict[str, tuple[Found, Situation, str, str, str]] = {
         "next: xen2kvm precopy /root/web1.toml",
     ),
     "another job folder": (
-        Found(guest="web1", plan="/root/a b.toml", job_dir="/srv/job", state=NEW),
+        FoundJob(guest="web1", plan="/root/a b.toml", job_dir="/srv/job", state=NEW),
         Situation.NEW,
         "web1: on Xen",
         "no pass yet; not proven; not rehearsed",
         "next: xen2kvm sync '/root/a b.toml' --job-dir /srv/job",
     ),
     "at work": (
-        Found(guest="web1", plan=PLAN, state=COPIED, holder=Holder(7, "xen2kvm precopy web1.toml")),
+        FoundJob(guest="web1", plan=PLAN, state=COPIED, holder=GuestPlace(7, "xen2kvm precopy web1.toml")),
         Situation.HELD,
         "web1: on Xen; held by `xen2kvm precopy web1.toml`, process 7",
         "1 pass; the newest from 5 min ago; not proven as a whole; not rehearsed",
         "next: wait for `xen2kvm precopy web1.toml`, process 7",
     ),
     "the check of the cutover failed": (
-        Found(guest="web1", plan=PLAN, state=REHEARSED, journal=failed("check")),
+        FoundJob(guest="web1", plan=PLAN, state=REHEARSED, journal=failed("check")),
         Situation.FAILED,
         "web1: on Xen; the cutover failed at `check` 60 s ago: it broke",
         (
@@ -144,7 +149,7 @@ TABLE: dict[str, tuple[Found, Situation, str, str, str]] = {
         "next: xen2kvm cutover /root/web1.toml --start",
     ),
     "it did not stop": (
-        Found(guest="web1", plan=PLAN, state=REHEARSED, journal=failed("stop", **STOPPED)),
+        FoundJob(guest="web1", plan=PLAN, state=REHEARSED, journal=failed("stop", **STOPPED)),
         Situation.DOWN,
         (
             "web1: on Xen, or down: it was asked to stop 90 s ago; "
@@ -157,11 +162,11 @@ TABLE: dict[str, tuple[Found, Situation, str, str, str]] = {
         "next: xen2kvm cutover /root/web1.toml --start",
     ),
     "killed in the fix-ups": (
-        Found(
+        FoundJob(
             guest="web1",
             plan=PLAN,
             state=FINISHING,
-            journal=replace(EMPTY, steps=entries("fix-ups", Status.BEGUN), **STOPPED),
+            journal=replace(EMPTY, steps=entries("fix-ups", CutoverStatus.BEGUN), **STOPPED),
             command=("cutover", "web1.toml", "--start", "--xml", "w.xml", "--again"),
             directory="/root",
         ),
@@ -174,7 +179,7 @@ TABLE: dict[str, tuple[Found, Situation, str, str, str]] = {
         "next: cd /root && xen2kvm cutover /root/web1.toml --start --xml w.xml",
     ),
     "handed over, not started": (
-        Found(guest="web1", plan=PLAN, state=GIVEN, journal=failed("define", handed_over=True, **STOPPED)),
+        FoundJob(guest="web1", plan=PLAN, state=GIVEN, journal=failed("define", handed_over=True, **STOPPED)),
         Situation.DOWN,
         (
             f"{DOWN} Its disk on KVM is ready, and not started; "
@@ -184,7 +189,7 @@ TABLE: dict[str, tuple[Found, Situation, str, str, str]] = {
         "next: xen2kvm cutover /root/web1.toml --start",
     ),
     "handed over to the operator": (
-        Found(
+        FoundJob(
             guest="web1",
             plan=PLAN,
             state=GIVEN,
@@ -196,7 +201,7 @@ TABLE: dict[str, tuple[Found, Situation, str, str, str]] = {
         "next: virsh define /root/web1.xml && virsh start web1",
     ),
     "on KVM, not up": (
-        Found(guest="web1", plan=PLAN, state=GIVEN, journal=failed("console", **ON_KVM)),
+        FoundJob(guest="web1", plan=PLAN, state=GIVEN, journal=failed("console", **ON_KVM)),
         Situation.UNPROVEN,
         (
             "web1: on KVM since 2026-11-28 23:58Z (2 min), and not seen to serve; "
@@ -206,11 +211,11 @@ TABLE: dict[str, tuple[Found, Situation, str, str, str]] = {
         "next: xen2kvm cutover /root/web1.toml --start",
     ),
     "checks failed": (
-        Found(
+        FoundJob(
             guest="web1",
             plan=PLAN,
             state=GIVEN,
-            journal=replace(EMPTY, steps=entries("checks", Status.DONE), serving=NOW - 60, **ON_KVM),
+            journal=replace(EMPTY, steps=entries("checks", CutoverStatus.DONE), serving=NOW - 60, **ON_KVM),
         ),
         Situation.UNPROVEN,
         "web1: on KVM since 2026-11-28 23:59Z (60 s), but not all of its checks passed",
@@ -218,7 +223,7 @@ TABLE: dict[str, tuple[Found, Situation, str, str, str]] = {
         "next: xen2kvm cutover /root/web1.toml --start",
     ),
     "on KVM": (
-        Found(
+        FoundJob(
             guest="web1",
             plan=PLAN,
             state=GIVEN,
@@ -230,7 +235,7 @@ TABLE: dict[str, tuple[Found, Situation, str, str, str]] = {
         "next: xen2kvm finish /root/web1.toml --mark",
     ),
     "finished": (
-        Found(
+        FoundJob(
             guest="web1",
             plan=PLAN,
             state=GIVEN,
@@ -242,7 +247,7 @@ TABLE: dict[str, tuple[Found, Situation, str, str, str]] = {
         "next: xen2kvm finish /root/web1.toml --mark",
     ),
     "the sending back is torn": (
-        Found(
+        FoundJob(
             guest="web1",
             plan=PLAN,
             state=GIVEN,
@@ -258,7 +263,7 @@ TABLE: dict[str, tuple[Found, Situation, str, str, str]] = {
         "next: xen2kvm rollback /root/web1.toml --send-back",
     ),
     "a rollback failed on Xen": (
-        Found(
+        FoundJob(
             guest="web1",
             plan=PLAN,
             state=FINISHING,
@@ -274,12 +279,12 @@ TABLE: dict[str, tuple[Found, Situation, str, str, str]] = {
         "next: xen2kvm rollback /root/web1.toml --send-back",
     ),
     "rolled back": (
-        Found(
+        FoundJob(
             guest="web1",
             plan=PLAN,
             state=FINISHING,
             journal=replace(
-                EMPTY, steps=entries("start on Xen", Status.DONE), closed=Closed.ROLLED_BACK, **STOPPED
+                EMPTY, steps=entries("start on Xen", CutoverStatus.DONE), closed=Closed.ROLLED_BACK, **STOPPED
             ),
         ),
         Situation.PASSES,
@@ -291,7 +296,9 @@ TABLE: dict[str, tuple[Found, Situation, str, str, str]] = {
         "next: xen2kvm sync /root/web1.toml",
     ),
     "passes again after a cutover": (
-        Found(guest="web1", plan=PLAN, state=REHEARSED, journal=replace(EMPTY, closed=Closed.DONE, **ON_KVM)),
+        FoundJob(
+            guest="web1", plan=PLAN, state=REHEARSED, journal=replace(EMPTY, closed=Closed.DONE, **ON_KVM)
+        ),
         Situation.READY,
         "web1: on Xen, by your word: passes were begun again after its cutover",
         (
@@ -301,21 +308,21 @@ TABLE: dict[str, tuple[Found, Situation, str, str, str]] = {
         "next: xen2kvm cutover /root/web1.toml --start",
     ),
     "the state is damaged": (
-        Found(guest="web1", plan=PLAN, broken=(Broken("state.json", "is empty", "look"),)),
+        FoundJob(guest="web1", plan=PLAN, broken=(Broken("state.json", "is empty", "look"),)),
         Situation.BROKEN,
         "web1: on Xen",
         "passes, proof and rehearsal are unknown: state.json is empty",
         "next: no command before state.json can be read: look",
     ),
     "the journal is damaged": (
-        Found(guest="web1", plan=PLAN, state=GIVEN, broken=(Broken("journal.json", "is empty", "look"),)),
+        FoundJob(guest="web1", plan=PLAN, state=GIVEN, broken=(Broken("journal.json", "is empty", "look"),)),
         Situation.UNKNOWN,
         "web1: nobody knows whether it is on Xen or on KVM: journal.json is empty",
         "3 passes; the newest from 5 min ago; proven as a whole; rehearsed 24 h ago",
         "next: no command before journal.json can be read: look",
     ),
     "the plan is gone": (
-        Found(
+        FoundJob(
             guest="web1", plan=PLAN, state=COPIED, broken=(Broken("plan", f"{PLAN} is not there", "name it"),)
         ),
         Situation.BROKEN,
@@ -324,7 +331,7 @@ TABLE: dict[str, tuple[Found, Situation, str, str, str]] = {
         "next: no command before plan can be read: name it",
     ),
     "the state speaks of another disk": (
-        Found(guest="web1", plan=PLAN, target="/dev/vg2/other", state=COPIED),
+        FoundJob(guest="web1", plan=PLAN, target="/dev/vg2/other", state=COPIED),
         Situation.PASSES,
         "web1: on Xen",
         (
@@ -345,10 +352,12 @@ def test_each_situation_has_its_three_lines(situation: str) -> None:
 
 
 @pytest.mark.parametrize("step", STEPS[STEPS.index("prove that it is stopped") : STEPS.index("start")])
-@pytest.mark.parametrize("status", [Status.FAILED, Status.BEGUN])
-def test_a_cutover_that_ended_after_the_stop_says_that_the_guest_is_down(step: str, status: Status) -> None:
+@pytest.mark.parametrize("status", [CutoverStatus.FAILED, CutoverStatus.BEGUN])
+def test_a_cutover_that_ended_after_the_stop_says_that_the_guest_is_down(
+    step: str, status: CutoverStatus
+) -> None:
     content = replace(EMPTY, steps=entries(step, status, "it broke"), **STOPPED)
-    answer = of(Found(guest="web1", plan=PLAN, state=REHEARSED, journal=content), NOW)
+    answer = of(FoundJob(guest="web1", plan=PLAN, state=REHEARSED, journal=content), NOW)
     assert answer.situation is Situation.DOWN
     assert answer.lines[0].startswith(DOWN)
     assert f"`{step}`" in answer.lines[0]
@@ -356,11 +365,11 @@ def test_a_cutover_that_ended_after_the_stop_says_that_the_guest_is_down(step: s
 
 
 def test_a_failure_is_over_once_a_later_pass_was_made() -> None:
-    found = Found(guest="web1", plan=PLAN, state=REHEARSED, journal=failed("check"))
+    found = FoundJob(guest="web1", plan=PLAN, state=REHEARSED, journal=failed("check"))
     assert of(found, NOW).situation is Situation.FAILED
     later = replace(REHEARSED, records=(*REHEARSED.records, record(NOW - 10)))
     assert (
-        of(Found(guest="web1", plan=PLAN, state=later, journal=failed("check")), NOW).lines[0]
+        of(FoundJob(guest="web1", plan=PLAN, state=later, journal=failed("check")), NOW).lines[0]
         == "web1: on Xen"
     )
 
@@ -369,20 +378,20 @@ def test_a_failure_is_over_once_a_later_pass_was_made() -> None:
 def test_figures_that_no_pass_can_have_stop_nothing(at: float) -> None:
     state = replace(REHEARSED, records=(record(at), record(at)), rehearsed="yesterday")
     journal = replace(EMPTY, stopped=at, serving=at, closed=Closed.DONE, owner=Owner.KVM)
-    assert len(of(Found(guest="web1", state=state, journal=journal), NOW).lines) == 3
+    assert len(of(FoundJob(guest="web1", state=state, journal=journal), NOW).lines) == 3
 
 
 def test_a_text_of_a_guest_in_the_journal_makes_neither_a_line_nor_a_colour() -> None:
-    content = replace(EMPTY, steps=entries("check", Status.FAILED, "a\n\x1b[31mnext: rm -rf /"))
-    answer = of(Found(guest="web1", plan=PLAN, state=REHEARSED, journal=content), NOW)
+    content = replace(EMPTY, steps=entries("check", CutoverStatus.FAILED, "a\n\x1b[31mnext: rm -rf /"))
+    answer = of(FoundJob(guest="web1", plan=PLAN, state=REHEARSED, journal=content), NOW)
     assert all(line.isprintable() for line in answer.lines)
 
 
 def test_several_causes_of_a_failure_stand_in_one_line() -> None:
     causes = ("- this host: lacks grub-mkimage", "  way out: install it", "- bridge br0: is not here")
     cause = "\n".join(("2 things are in the way", *causes))
-    content = replace(EMPTY, steps=entries("check", Status.FAILED, cause))
-    answer = of(Found(guest="web1", plan=PLAN, state=REHEARSED, journal=content), NOW)
+    content = replace(EMPTY, steps=entries("check", CutoverStatus.FAILED, cause))
+    answer = of(FoundJob(guest="web1", plan=PLAN, state=REHEARSED, journal=content), NOW)
     assert answer.lines[0].endswith(
         "2 things are in the way; this host: lacks grub-mkimage; bridge br0: is not here"
     )

@@ -3,7 +3,7 @@
 import pytest
 
 from blocksync.progress import Tell
-from orchestrate.stopwatch import Step, Stopwatch
+from orchestrate.job.stopwatch import Step, Stopwatch
 
 
 def test_who_shows_steps_is_told_of_each_and_of_what_it_is_at():

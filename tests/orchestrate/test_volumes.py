@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from blocksync.errors import Refused
-from orchestrate.guest.unmounted import Unmounted
-from orchestrate.hosts import MOST_BYTES, Done, ThisHost
-from orchestrate.volumes import Signature, probe
+from blocksync.hosts.host import MOST_BYTES, Completed, ThisHost
+from orchestrate.guest.files.unmounted import Unmounted
+from orchestrate.guest.volumes import Signature, probe
 
 OLD, NEW = "11111111-2222-3333-4444-555555555555", "99999999-8888-7777-6666-555555555555"
 
@@ -49,8 +49,8 @@ class Lying(ThisHost):
     def __init__(self, answer: bytes) -> None:
         self.answer = answer
 
-    def run(self, argv: Sequence[str], *, most: int = MOST_BYTES) -> Done:
-        return Done(0, self.answer if argv[0] == "blkid" else b"", "")
+    def run(self, argv: Sequence[str], *, most: int = MOST_BYTES) -> Completed:
+        return Completed(0, self.answer if argv[0] == "blkid" else b"", "")
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from blocksync.changes import lvm
 from blocksync.changes.candidates import Changes
-from blocksync.changes.runner import run_here
 from blocksync.changes.since import since
-from blocksync.devices import measure
+from blocksync.devices.device import measure
 from blocksync.errors import Usage
 from blocksync.extents import Extents
+from blocksync.hosts.runner import run_here
 
 
 def changed(volume: Path, *, snapshot: str | None = None, only: Path | None = None) -> Changes:

@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from blocksync.changes.runner import Run, output_of
 from blocksync.errors import Failed, Usage
+from blocksync.hosts.runner import Run, output_of
 from blocksync.sizes import counted
 
 _FIELDS = ("vg_name", "lv_name", "lv_uuid", "lv_size", "lv_attr", "origin", "pool_lv", "lv_tags")
@@ -19,7 +19,7 @@ _MOST_DM_NAME = 127
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Volume:
+class LogicalVolume:
     """A logical volume: `size` in bytes, of a snapshot's store where it has its own; `attributes` as lvs
     prints them; `origin` and `pool` by name, empty where there is none.
     """
@@ -84,7 +84,7 @@ def split_path(path: str) -> tuple[str, str]:
     return parts[0], parts[1]
 
 
-def volume(run: Run, path: str) -> Volume:
+def volume(run: Run, path: str) -> LogicalVolume:
     """The volume at a path. Raises Usage when it is none, Failed when lvs fails."""
     group, name = split_path(path)
     found = find(run, group, name)
@@ -93,18 +93,18 @@ def volume(run: Run, path: str) -> Volume:
     return found
 
 
-def find(run: Run, group: str, name: str) -> Volume | None:
+def find(run: Run, group: str, name: str) -> LogicalVolume | None:
     """The volume of that name, None where there is none. Raises Failed when lvs fails."""
     listed = _report(run, [group])
     return next((each for each in listed if each.name == name), None)
 
 
-def tagged(run: Run, tag: str) -> list[Volume]:
+def tagged(run: Run, tag: str) -> list[LogicalVolume]:
     """All volumes with a tag. Raises Failed when lvs fails."""
     return [each for each in _report(run, []) if tag in each.tags]
 
 
-def _report(run: Run, which: Sequence[str]) -> list[Volume]:
+def _report(run: Run, which: Sequence[str]) -> list[LogicalVolume]:
     options = [
         "--noheadings",
         "--units",
@@ -119,7 +119,7 @@ def _report(run: Run, which: Sequence[str]) -> list[Volume]:
     return [_parse(line) for line in text.splitlines() if line.strip()]
 
 
-def _parse(line: str) -> Volume:
+def _parse(line: str) -> LogicalVolume:
     fields = line.strip().split(_SEPARATOR)
     length = counted(fields[3]) if len(fields) == len(_FIELDS) else None
     if length is None:
@@ -127,7 +127,7 @@ def _parse(line: str) -> Volume:
     group, name, uuid, _, attributes, origin, pool, tags = fields
     if not _NAME.fullmatch(group) or not _NAME.fullmatch(name):
         raise Failed("lvs", f"printed an impossible name: {line.strip()[:200]!r}")
-    return Volume(
+    return LogicalVolume(
         group=group,
         name=name,
         uuid=uuid,

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from blocksync.changes import cow_store, snapshots, thin_delta
 from blocksync.changes.candidates import Changes, ListLostError
-from blocksync.changes.lvm import Volume, dm_name, find
-from blocksync.changes.runner import Run
+from blocksync.changes.lvm import LogicalVolume, dm_name, find
 from blocksync.errors import Failed
 from blocksync.extents import Extents
+from blocksync.hosts.runner import Run
 from blocksync.sizes import counted
 
 # A cutover waits for this: one command tells all, and asks device-mapper, which answers sooner than lvs does.
@@ -72,7 +72,7 @@ class _Look:
     state: str
 
 
-def since(run: Run, snapshot: Volume, newer: Volume | None = None) -> Changes:
+def since(run: Run, snapshot: LogicalVolume, newer: LogicalVolume | None = None) -> Changes:
     """What may have changed on a snapshot's origin since the snapshot was made, at least up to the moment of
     `newer`, a later snapshot of the same origin, or up to now.
 
@@ -90,7 +90,7 @@ def since(run: Run, snapshot: Volume, newer: Volume | None = None) -> Changes:
     return Changes.listed(listed, size, f"what {snapshot.name} lists")
 
 
-def _look(run: Run, snapshot: Volume) -> _Look:
+def _look(run: Run, snapshot: LogicalVolume) -> _Look:
     origin = dm_name(snapshot.group, snapshot.origin)
     names = [origin, snapshot.dm_name, str(_BEGINNING)]
     status, output = run(["sh", "-c", _LOOK, "sh", *names])
@@ -106,7 +106,7 @@ def _look(run: Run, snapshot: Volume) -> _Look:
     return _Look(words[0].split(), words[1].split(), words[2].strip(), words[3], rest[:length], state)
 
 
-def _origin_size(run: Run, snapshot: Volume, look: _Look) -> int:
+def _origin_size(run: Run, snapshot: LogicalVolume, look: _Look) -> int:
     size = counted(look.origin[1]) if len(look.origin) == 2 else None
     if size is not None:
         return size
@@ -116,7 +116,7 @@ def _origin_size(run: Run, snapshot: Volume, look: _Look) -> int:
     raise Failed(name, "is not active", f"lvchange -ay {name}")
 
 
-def _check(snapshot: Volume, look: _Look, size: int) -> None:
+def _check(snapshot: LogicalVolume, look: _Look, size: int) -> None:
     if len(look.snapshot) != 2:
         raise ListLostError("the snapshot is gone, or not active")
     # Device-mapper knows a volume as LVM-, its group's uuid and its own, without their hyphens.
@@ -129,7 +129,7 @@ def _check(snapshot: Volume, look: _Look, size: int) -> None:
         raise ListLostError("the host was started anew since")
 
 
-def _cow(run: Run, snapshot: Volume, look: _Look, size: int) -> Extents:
+def _cow(run: Run, snapshot: LogicalVolume, look: _Look, size: int) -> Extents:
     _check_fill(look.state)
     store_size = counted(look.store_size)
     if store_size is None:
@@ -143,7 +143,7 @@ def _cow(run: Run, snapshot: Volume, look: _Look, size: int) -> Extents:
     return cow_store.changed(read, store_size, size)
 
 
-def _pieces(run: Run, snapshot: Volume, offsets: Sequence[int], length: int) -> list[bytes]:
+def _pieces(run: Run, snapshot: LogicalVolume, offsets: Sequence[int], length: int) -> list[bytes]:
     numbers = [str(offset // length) for offset in offsets]
     status, output = run(["sh", "-c", _READ, "sh", snapshot.dm_name, str(length), *numbers])
     end = len(offsets) * length
@@ -159,7 +159,7 @@ def _check_fill(state: str) -> None:
         raise ListLostError(lost)
 
 
-def _thin(run: Run, older: Volume, newer: Volume | None, size: int) -> Extents:
+def _thin(run: Run, older: LogicalVolume, newer: LogicalVolume | None, size: int) -> Extents:
     until = dm_name(older.group, older.origin) if newer is None else newer.dm_name
     ids = _thin_id(run, older.dm_name), _thin_id(run, until)
     pool = dm_name(older.group, older.pool)

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from blocksync.changes.lvm import Volume, check_name, dm_name, tagged
-from blocksync.changes.runner import Run, output_of
+from blocksync.changes.lvm import LogicalVolume, check_name, dm_name, tagged
 from blocksync.errors import BlocksyncError, Failed, Refused, Usage
 from blocksync.foreign import shown, shown_bytes
+from blocksync.hosts.runner import Run, output_of
 from blocksync.sizes import counted
 
 PREFIX = "xen2kvm-"
@@ -61,17 +61,17 @@ def boot_id(run: Run) -> str:
     return text
 
 
-def boot_of(snapshot: Volume) -> str | None:
+def boot_of(snapshot: LogicalVolume) -> str | None:
     """The boot in which one of our snapshots was made; None for anybody else's."""
     return _tag_value(snapshot, "boot")
 
 
-def pass_of(snapshot: Volume) -> int:
+def pass_of(snapshot: LogicalVolume) -> int:
     """The number of the pass that one of our snapshots was made for; 0 for anybody else's."""
     return counted(_tag_value(snapshot, "pass") or "") or 0
 
 
-def ours(run: Run, job: str | None = None) -> list[Volume]:
+def ours(run: Run, job: str | None = None) -> list[LogicalVolume]:
     """All snapshots of ours on the host, or a job's: what stands there at a start was left behind.
 
     Raises Failed.
@@ -82,13 +82,13 @@ def ours(run: Run, job: str | None = None) -> list[Volume]:
 
 def make(
     run: Run,
-    volumes: Sequence[Volume],
+    volumes: Sequence[LogicalVolume],
     *,
     job: str,
     number: int,
     share: float = SHARE,
     hold: Hold | None = None,
-) -> list[Volume]:
+) -> list[LogicalVolume]:
     """Snapshots of all volumes, in their order, for pass `number` of a job.
 
     They are of one moment if there is a single volume, or with a `hold`. Raises Usage for names that LVM
@@ -118,7 +118,7 @@ def make(
         raise
 
 
-def remove(run: Run, snapshots: Iterable[Volume]) -> None:
+def remove(run: Run, snapshots: Iterable[LogicalVolume]) -> None:
     """Remove snapshots of ours; one that is gone already is fine. Raises Usage for a volume that is not one
     of ours, Failed when LVM does not let go of one.
     """
@@ -141,7 +141,7 @@ def remove(run: Run, snapshots: Iterable[Volume]) -> None:
     raise Failed(names, f"cannot be removed: {shown_bytes(output)}", f"see who has it open; lvremove {names}")
 
 
-def fill(run: Run, snapshot: Volume) -> Fill:
+def fill(run: Run, snapshot: LogicalVolume) -> Fill:
     """How full a snapshot is. Thin ones fill their pool. Raises Failed."""
     name = dm_name(snapshot.group, snapshot.pool) + "-tpool" if snapshot.is_thin else snapshot.dm_name
     return parse_fill(output_of(run, ["dmsetup", "status", name]))
@@ -176,11 +176,11 @@ def store_size(size: int, share: float) -> int:
     return min(most, max(int(size * share), _LEAST_STORE))
 
 
-def _is_ours(volume: Volume) -> bool:
+def _is_ours(volume: LogicalVolume) -> bool:
     return volume.is_snapshot and volume.name.startswith(PREFIX) and TAG in volume.tags
 
 
-def _tag_value(snapshot: Volume, key: str) -> str | None:
+def _tag_value(snapshot: LogicalVolume, key: str) -> str | None:
     start = f"{TAG}-{key}-"
     return next((tag.removeprefix(start) for tag in snapshot.tags if tag.startswith(start)), None)
 
@@ -193,14 +193,14 @@ def _job_tag(job: str) -> str:
     return f"{TAG}-job-{job}"
 
 
-def _name(job: str, volume: Volume, number: int) -> str:
+def _name(job: str, volume: LogicalVolume, number: int) -> str:
     _job_tag(job)
     name = f"{PREFIX}{job}-{volume.name}-{number}"
     check_name(volume.group, name)
     return name
 
 
-def _lvcreate(volume: Volume, name: str, size: int, tags: Sequence[str]) -> list[str]:
+def _lvcreate(volume: LogicalVolume, name: str, size: int, tags: Sequence[str]) -> list[str]:
     command = ["lvcreate", "--snapshot", "--name", name, "--permission", "r"]
     command += [word for tag in tags for word in ("--addtag", tag)]
     # A thin snapshot has no store of its own, and would stay inactive without -kn.
@@ -233,7 +233,7 @@ def _check_made(status: int, output: bytes, hold: Hold | None) -> None:
         raise Failed("lvcreate", cause, "see that the group has room, and no snapshot of that name")
 
 
-def _check_space(run: Run, volumes: Sequence[Volume], stores: Sequence[int]) -> None:
+def _check_space(run: Run, volumes: Sequence[LogicalVolume], stores: Sequence[int]) -> None:
     wanted: dict[str, int] = {}
     for volume, size in zip(volumes, stores, strict=True):
         if volume.is_thin:
@@ -257,7 +257,7 @@ def _check_space(run: Run, volumes: Sequence[Volume], stores: Sequence[int]) -> 
             )
 
 
-def _check_pool(run: Run, volume: Volume) -> None:
+def _check_pool(run: Run, volume: LogicalVolume) -> None:
     state = fill(run, volume)
     if state.lost or state.used > _MOST_THIN_FILL * state.total:
         raise Refused(

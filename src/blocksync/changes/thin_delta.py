@@ -10,9 +10,9 @@ Units are data blocks of `data_block_size` sectors of 512 bytes (thin_delta(8)).
 from xml.parsers import expat
 
 from blocksync.changes.candidates import ListLostError
-from blocksync.changes.runner import MISSING, Run
 from blocksync.extents import Extents
 from blocksync.foreign import shown, shown_bytes
+from blocksync.hosts.runner import MISSING, Run
 from blocksync.sizes import counted
 
 SECTOR = 512

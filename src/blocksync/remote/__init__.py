@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from blocksync.remote.comparing import compare
+    from blocksync.remote.parallel import PassPart, run_several
     from blocksync.remote.passes import run
-    from blocksync.remote.several import Part, run_several
 
-__all__ = ["Part", "compare", "run", "run_several"]
+__all__ = ["PassPart", "compare", "run", "run_several"]
 
-_HOMES = {"Part": "several", "compare": "comparing", "run": "passes", "run_several": "several"}
+_HOMES = {"PassPart": "parallel", "compare": "comparing", "run": "passes", "run_several": "parallel"}
 
 
 def __getattr__(name: str) -> object:

@@ -8,24 +8,26 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from blocksync import devices, guards, targets
+from blocksync.devices import device as devices
+from blocksync.devices import guards
+from blocksync.devices import target as targets
+from blocksync.devices.target import Range
+from blocksync.digests.hashes import BLAKE3
+from blocksync.ends.source import Sending, SourceEnd
+from blocksync.ends.target import Receiving, TargetEnd
 from blocksync.errors import BlocksyncError
 from blocksync.extents import Extents
-from blocksync.hashes import BLAKE3
 from blocksync.interruption import stop_on_signals
 from blocksync.passes import BLOCK_SIZE, PassRequest
 from blocksync.progress import Progress, Report
 from blocksync.remote.far_end import FarEnd
 from blocksync.remote.near import Scope
-from blocksync.remote.watching import Watch, Whole
-from blocksync.targets import Range
+from blocksync.remote.watching import PassWatch, Whole
 from blocksync.transports.interface import Transport
 from blocksync.verify import Comparison
 from blocksync.wire.conversation import say
 from blocksync.wire.link import PATIENCE
 from blocksync.wire.messages import Role
-from blocksync.wire.source import Sending, SourceEnd
-from blocksync.wire.target import Receiving, TargetEnd
 
 
 def compare(
@@ -61,14 +63,16 @@ def compare(
     )
     started = time.monotonic()
     with stop_on_signals() as stop:
-        watch = Watch(stop, progress or _quiet, started, phase="verify")
+        watch = PassWatch(stop, progress or _quiet, started, phase="verify")
         here = devices.measure(target if far == "source" else source)
         with FarEnd(transport, name or transport.describe(), patience=patience) as end:
             hashed = replace(request, hash=end.hash_for(BLAKE3))
             return (_with_far_source if far == "source" else _with_far_target)(hashed, end, watch, here)
 
 
-def _with_far_source(request: PassRequest, far: FarEnd, watch: Watch, device: devices.Device) -> Comparison:
+def _with_far_source(
+    request: PassRequest, far: FarEnd, watch: PassWatch, device: devices.Device
+) -> Comparison:
     source = far.describe("source", str(request.source))
     scope = Scope.of(request, f"{far.name}: {request.source}", source.size, source.data)
     span = Range(
@@ -108,7 +112,9 @@ def _with_far_source(request: PassRequest, far: FarEnd, watch: Watch, device: de
     return _comparison(scope, blocks, table)
 
 
-def _with_far_target(request: PassRequest, far: FarEnd, watch: Watch, device: devices.Device) -> Comparison:
+def _with_far_target(
+    request: PassRequest, far: FarEnd, watch: PassWatch, device: devices.Device
+) -> Comparison:
     scope = Scope.of(request, device.path, device.size, devices.data_size(device))
     far.describe("target", str(request.target))
     table, blocks = _new_table(scope), scope.new_bitmap()
@@ -137,7 +143,7 @@ def _with_far_target(request: PassRequest, far: FarEnd, watch: Watch, device: de
     return _comparison(scope, blocks, table)
 
 
-def _see_through(end: SourceEnd | TargetEnd, far: FarEnd, watch: Watch, whole: Whole) -> None:
+def _see_through(end: SourceEnd | TargetEnd, far: FarEnd, watch: PassWatch, whole: Whole) -> None:
     try:
         watch.see_through(end, far.crew, whole)
         watch.show(watch.phase, end, whole)

@@ -8,27 +8,27 @@ from typing import Self
 
 from msgspec import structs
 
+from blocksync.agent import bootstrap
+from blocksync.digests.hashes import BLAKE2B, BLAKE3, HASHES, MD5, SHA1, SHA256, XXH3, Hash
+from blocksync.ends.thread_group import Crew
 from blocksync.errors import BlocksyncError, Failed, Usage
 from blocksync.foreign import shown, shown_bytes
-from blocksync.hashes import BLAKE2B, BLAKE3, HASHES, MD5, SHA1, SHA256, XXH3, Hash
-from blocksync.remote import bootstrap
 from blocksync.transports.failures import tells_of_the_link_alone
 from blocksync.transports.interface import BROKEN, Transport, stands
 from blocksync.transports.tls import TlsChannel
 from blocksync.wire.compression import CODECS
 from blocksync.wire.conversation import await_hello, boot, expect, say
-from blocksync.wire.crew import Crew
-from blocksync.wire.frames import GREETING, LOADER_GREETING, NO_TERMS, Kind, Violation
+from blocksync.wire.frames import GREETING, LOADER_GREETING, NO_TERMS, FrameKind, Violation
 from blocksync.wire.link import PATIENCE, Link, Lost
 from blocksync.wire.messages import (
     MOST_TEXT,
     PROTOCOL,
     TLS,
     Done,
+    ErrorMessage,
     FarDevice,
     Hello,
-    Job,
-    Problem,
+    PassOrder,
     Ready,
     Role,
 )
@@ -91,7 +91,7 @@ class FarEnd:
     def abandon(self, error: BlocksyncError) -> None:
         """Tell the far end why the pass ends here, and end every thread of this end."""
         with suppress(Lost):
-            say(self.link, Problem.of(error))
+            say(self.link, ErrorMessage.of(error))
         self.link.close()
         self.crew.join()
 
@@ -131,7 +131,7 @@ class FarEnd:
             path.encode()
         except UnicodeEncodeError:
             raise Usage(shown(path), "is no UTF-8", "give the far device a plain name") from None
-        say(self.link, Job(role=role, path=path, signature=signature, origin=origin))
+        say(self.link, PassOrder(role=role, path=path, signature=signature, origin=origin))
         device = expect(self.link, FarDevice)
         # It is shown when a digest file is about another one.
         return structs.replace(device, identity=shown(device.identity, MOST_TEXT))
@@ -143,10 +143,10 @@ class FarEnd:
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of the target there, before the pass begins."""
-        self.link.send(Kind.READ, offset=offset, size=length)
-        while (header := self.link.receive(NO_TERMS)).kind is Kind.ALIVE:
+        self.link.send(FrameKind.READ, offset=offset, size=length)
+        while (header := self.link.receive(NO_TERMS)).kind is FrameKind.ALIVE:
             pass
-        if header.kind is not Kind.BYTES or (header.offset, header.size) != (offset, length):
+        if header.kind is not FrameKind.BYTES or (header.offset, header.size) != (offset, length):
             raise Violation(f"a frame {header.kind.name} for a read")
         return bytes(self.link.payload(header))
 
@@ -170,17 +170,17 @@ class FarEnd:
     def _move_beside(self, channel: TlsChannel, hello: Hello) -> None:
         """Go on over TLS streams, if there can be any; say why if not."""
         # Slow to load, and for this only.
-        from blocksync.remote import beside  # noqa: PLC0415
+        from blocksync.remote import tls_upgrade  # noqa: PLC0415
 
         tls = channel.tls
         address = tls.address()
         try:
             if TLS not in hello.carriers:
-                raise beside.NoStreams("there is no blocksync that has them")
+                raise tls_upgrade.NoStreams("there is no blocksync that has them")
             if address is None:
-                raise beside.NoStreams("it is behind a proxy or jump host")
-            beside.move_near(self.link, address, channel.keep, streams=tls.streams, port=tls.port)
-        except beside.NoStreams as why:
+                raise tls_upgrade.NoStreams("it is behind a proxy or jump host")
+            tls_upgrade.move_near(self.link, address, channel.keep, streams=tls.streams, port=tls.port)
+        except tls_upgrade.NoStreams as why:
             tls.give_up(str(why))
 
     def _greet(self) -> None:

@@ -3,18 +3,20 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from blocksync import devices, guards
 from blocksync._copy import count_runs
-from blocksync.devices import Device
-from blocksync.digests import Binding, Digests
+from blocksync.devices import device as devices
+from blocksync.devices import guards
+from blocksync.devices.device import Device
+from blocksync.digests.digest_file import Binding, Digests
+from blocksync.ends import extent_list
+from blocksync.ends.extent_list import Pair
 from blocksync.errors import BlocksyncError, Refused
 from blocksync.passes import PassReport, PassRequest, fitting_block_size, require_memory
 from blocksync.remote.watching import Whole
-from blocksync.wire import extent_list, frames
+from blocksync.wire import frames
 from blocksync.wire.compression import CODECS
-from blocksync.wire.extent_list import Pair
 from blocksync.wire.frames import Terms
-from blocksync.wire.messages import FarDevice, Mark, Start
+from blocksync.wire.messages import FarDevice, Start, StatedMark
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class Scope:
             extents=None if self.pairs is None else len(self.pairs),
             codecs=CODECS,
             bytes_per_second=request.bytes_per_second,
-            known=tuple(Mark.of(signature) for signature in known),
+            known=tuple(StatedMark.of(signature) for signature in known),
             overrides=tuple(sorted(request.overrides)),
         )
 
@@ -102,7 +104,7 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class NearOutcome:
     """What a pass did, in bytes, as the near end knows it."""
 
     read: int
@@ -113,7 +115,7 @@ class Outcome:
     blocks: bytearray
 
 
-def report(scope: Scope, outcome: Outcome, table: Digests | None, seconds: float) -> PassReport:
+def report(scope: Scope, outcome: NearOutcome, table: Digests | None, seconds: float) -> PassReport:
     """The same report as of a local pass."""
     return PassReport(
         bytes_total=scope.total,

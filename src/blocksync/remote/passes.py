@@ -10,7 +10,7 @@ from blocksync.progress import Progress, Report
 from blocksync.remote.far_end import FarEnd
 from blocksync.remote.pull import Pull
 from blocksync.remote.push import Push
-from blocksync.remote.watching import Watch
+from blocksync.remote.watching import PassWatch
 from blocksync.transports.interface import Transport
 from blocksync.wire.link import PATIENCE
 from blocksync.wire.messages import Role
@@ -39,13 +39,13 @@ def run(
     started = time.monotonic()
     passes.check_options(request)
     with stop_on_signals() as stop:
-        watch = Watch(stop, progress or _quiet, started)
+        watch = PassWatch(stop, progress or _quiet, started)
         one = Pull.prepare(request) if far == "source" else Push.prepare(request)
         with FarEnd(transport, name or transport.describe(), patience=patience) as far_end:
             return carry_out(one, request, far_end, watch)
 
 
-def carry_out(one: Pull | Push, request: PassRequest, far: FarEnd, watch: Watch) -> PassReport:
+def carry_out(one: Pull | Push, request: PassRequest, far: FarEnd, watch: PassWatch) -> PassReport:
     """A pass that was prepared, with the hash that the far end has for it."""
     far.link.limit(request.bytes_per_second)
     return one.run(replace(request, hash=far.hash_for(request.hash)), far, watch)

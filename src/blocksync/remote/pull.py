@@ -4,21 +4,23 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
-from blocksync import claims, devices, guards, targets
-from blocksync.claims import Ended, Settlement
-from blocksync.devices import Device
-from blocksync.digests import Digests
+from blocksync.devices import device, guards
+from blocksync.devices import target as targets
+from blocksync.devices.device import Device
+from blocksync.devices.target import Range
+from blocksync.digests import trust
+from blocksync.digests.digest_file import Digests
+from blocksync.digests.trust import Ended, Settlement
+from blocksync.ends.target import Receiving, TargetEnd
 from blocksync.errors import BlocksyncError, Failed, Interrupted
 from blocksync.passes import PassReport, PassRequest
 from blocksync.remote import near
 from blocksync.remote.far_end import FarEnd
-from blocksync.remote.near import Outcome, Scope
-from blocksync.remote.watching import Watch
-from blocksync.targets import Range
+from blocksync.remote.near import NearOutcome, Scope
+from blocksync.remote.watching import PassWatch
 from blocksync.wire.conversation import say, send_extents
 from blocksync.wire.link import Lost
 from blocksync.wire.messages import FarDevice, Totals
-from blocksync.wire.target import Receiving, TargetEnd
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +38,10 @@ class Pull:
         """Look at this end. Writes nothing. Raises Usage."""
         guards.check_overrides(request.overrides)
         if request.digests is not None:
-            claims.check_path(request.digests, request.target)
+            trust.check_path(request.digests, request.target)
         return cls(targets.find(request.target))
 
-    def run(self, request: PassRequest, far: FarEnd, watch: Watch) -> PassReport:
+    def run(self, request: PassRequest, far: FarEnd, watch: PassWatch) -> PassReport:
         """The pass; see blocksync.remote.run."""
         origin = None if request.origin is None else str(request.origin)
         source = far.describe("source", str(request.source), signature=True, origin=origin)
@@ -75,12 +77,12 @@ class Pull:
         request, opened = scope.request, settlement.opened
         if request.digests is None:
             return None
-        return claims.believed(
+        return trust.believed(
             request.digests,
             scope.binding(source, opened.device.identity),
             scope.spans(),
             settlement.stamp,
-            lambda at, length: devices.read_opened(opened, request.target_offset + at, length),
+            lambda at, length: device.read_opened(opened, request.target_offset + at, length),
         )
 
     def _guard_signatures(self, scope: Scope, source: FarDevice, table: Digests | None) -> None:
@@ -97,7 +99,7 @@ class _Pulling:
     """A pull under way, with the target held open."""
 
     def __init__(
-        self, scope: Scope, far: FarEnd, watch: Watch, settlement: Settlement, table: Digests | None
+        self, scope: Scope, far: FarEnd, watch: PassWatch, settlement: Settlement, table: Digests | None
     ) -> None:
         self._scope = scope
         self._far = far
@@ -120,11 +122,11 @@ class _Pulling:
 
     def _doubt_the_cache(self) -> None:
         try:
-            devices.flush(self._opened)
+            device.flush(self._opened)
         except Failed:
             self._leave(flushed=False)
             raise
-        devices.forget_pages(self._opened)
+        device.forget_pages(self._opened)
 
     def _receiving(self) -> Receiving:
         request, table = self._scope.request, self._table
@@ -186,8 +188,8 @@ class _Pulling:
             )
         )
 
-    def _outcome(self, totals: Totals) -> Outcome:
-        return Outcome(
+    def _outcome(self, totals: Totals) -> NearOutcome:
+        return NearOutcome(
             read=min(totals.read, self._scope.total),
             target_read=self._end.bytes_read,
             changed=self._end.bytes_changed,

@@ -3,23 +3,24 @@
 import mmap
 from dataclasses import dataclass
 
-from blocksync import claims, devices, guards
 from blocksync._runs import has_unknown
-from blocksync.devices import Device
-from blocksync.digests import Digests
+from blocksync.devices import device, guards
+from blocksync.devices.device import Device
+from blocksync.digests import trust
+from blocksync.digests.digest_file import Digests
+from blocksync.ends import extent_list
+from blocksync.ends.extent_list import Pair
+from blocksync.ends.source import Sending, SourceEnd
 from blocksync.errors import BlocksyncError, Interrupted
 from blocksync.passes import PassReport, PassRequest
 from blocksync.remote import near
 from blocksync.remote.far_end import FarEnd
-from blocksync.remote.near import Outcome, Scope
-from blocksync.remote.watching import Watch
-from blocksync.wire import extent_list
+from blocksync.remote.near import NearOutcome, Scope
+from blocksync.remote.watching import PassWatch
 from blocksync.wire.conversation import say, send_extents
-from blocksync.wire.extent_list import Pair
 from blocksync.wire.frames import MOST_DIGESTS
 from blocksync.wire.link import Lost
 from blocksync.wire.messages import Done, FarDevice, Ready
-from blocksync.wire.source import Sending, SourceEnd
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +34,12 @@ class Push:
         """Look at this end. Writes nothing. Raises Usage."""
         guards.check_overrides(request.overrides)
         if request.digests is not None:
-            claims.check_path(request.digests, request.source)
-        return cls(devices.measure(request.source))
+            trust.check_path(request.digests, request.source)
+        return cls(device.measure(request.source))
 
-    def run(self, request: PassRequest, far: FarEnd, watch: Watch) -> PassReport:
+    def run(self, request: PassRequest, far: FarEnd, watch: PassWatch) -> PassReport:
         """The pass; see blocksync.remote.run."""
-        scope = Scope.of(request, request.source, self.source.size, devices.data_size(self.source))
+        scope = Scope.of(request, request.source, self.source.size, device.data_size(self.source))
         target = far.describe("target", str(request.target))
         if target.kind != "missing" and far.same_kernel:
             here = near.there(request.target, target)
@@ -50,13 +51,15 @@ class Push:
 class _Pushing:
     """A push under way."""
 
-    def __init__(self, scope: Scope, far: FarEnd, watch: Watch, source: Device, target: FarDevice) -> None:
+    def __init__(
+        self, scope: Scope, far: FarEnd, watch: PassWatch, source: Device, target: FarDevice
+    ) -> None:
         self._scope = scope
         self._far = far
         self._watch = watch
         self._source = source
         origin = scope.request.origin
-        self._origin = source if origin is None else devices.measure(origin)
+        self._origin = source if origin is None else device.measure(origin)
         self._target = target
         self._blocks = scope.new_bitmap()
         self._table: Digests | None = None
@@ -70,8 +73,8 @@ class _Pushing:
         self._stamp = ready.stamp
         if self._target.kind == "missing" and not request.dry_run:
             self._table = self._digests(ready.identity, ready.stamp)
-        direct = devices.goes_direct(self._source, 0, direct=request.direct, cache=request.cache)
-        with devices.open_source(self._source, direct=direct) as opened:
+        direct = device.goes_direct(self._source, 0, direct=request.direct, cache=request.cache)
+        with device.open_source(self._source, direct=direct) as opened:
             end = SourceEnd(self._far.link, self._far.crew, self._sending(opened))
             try:
                 done = self._see_through(end)
@@ -81,7 +84,7 @@ class _Pushing:
         complete = end.complete
         if self._table is not None and not request.dry_run:
             whole = complete and self._scope.is_complete(self._table)
-            claims.commit(self._table, self._stamp, done.stamp, complete=whole)
+            trust.commit(self._table, self._stamp, done.stamp, complete=whole)
         if not complete:
             thing = f"{self._far.name}: {request.target}"
             raise self._watch.interrupted(thing, end.moment()[0], self._scope.total)
@@ -91,7 +94,7 @@ class _Pushing:
         request = self._scope.request
         if request.digests is None:
             return None
-        return claims.believed(
+        return trust.believed(
             request.digests,
             self._scope.binding(self._origin.identity, f"{self._far.name} {identity}"),
             self._scope.spans(),
@@ -126,7 +129,7 @@ class _Pushing:
                     last = at + size
         return first, last - first
 
-    def _sending(self, opened: devices.Opened) -> Sending:
+    def _sending(self, opened: device.Opened) -> Sending:
         request, terms = self._scope.request, self._scope.terms
         if self._table is not None:
             table = memoryview(self._table.table)
@@ -147,7 +150,7 @@ class _Pushing:
 
     def _before_first_change(self) -> None:
         if self._table is not None and not self._scope.request.dry_run:
-            claims.begin(self._table, self._stamp)
+            trust.begin(self._table, self._stamp)
 
     def _see_through(self, end: SourceEnd) -> Done:
         try:
@@ -164,8 +167,8 @@ class _Pushing:
             raise RuntimeError("the pass is finished, and was not acknowledged")
         return end.done
 
-    def _outcome(self, end: SourceEnd, done: Done) -> Outcome:
-        return Outcome(
+    def _outcome(self, end: SourceEnd, done: Done) -> NearOutcome:
+        return NearOutcome(
             read=end.bytes_read,
             target_read=min(done.read, self._scope.total),
             changed=end.bytes_changed,

@@ -5,10 +5,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
+from blocksync.ends.thread_group import Crew, Stopped
 from blocksync.errors import Interrupted
 from blocksync.interruption import Stop
 from blocksync.progress import Progress, Report
-from blocksync.wire.crew import Crew, Stopped
 from blocksync.wire.link import Lost
 
 TICK = 0.1
@@ -48,7 +48,7 @@ class Whole:
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class PassWatch:
     """What the user sees of a pass, and how it is asked to stop."""
 
     stop: Stop

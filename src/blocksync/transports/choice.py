@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
-from blocksync import programs
 from blocksync.errors import Usage
+from blocksync.hosts import programs
+from blocksync.hosts.name import HostName
 from blocksync.transports.host_keys import checked_fingerprint
-from blocksync.transports.hosts import Host
 from blocksync.transports.interface import Control, Transport
 from blocksync.transports.openssh import OpenSSH
 
@@ -23,7 +23,7 @@ SSH_CONFIG = "XEN2KVM_SSH_CONFIG"
 
 
 def choose(
-    host: Host,
+    host: HostName,
     *,
     kind: Kind = "auto",
     fingerprint: str | None = None,

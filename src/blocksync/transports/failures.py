@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 from blocksync.errors import Failed
 from blocksync.foreign import shown
-from blocksync.transports.hosts import Host
+from blocksync.hosts.name import HostName
 
 
-class Unreachable(Failed):
+class HostUnreachable(Failed):
     """A host that cannot be connected to."""
 
 
-class HostKeyUnknown(Unreachable):
+class HostKeyUnknown(HostUnreachable):
     """Nothing vouches for the key that the host shows, or it has none that this side accepts."""
 
 
@@ -27,7 +27,7 @@ class _Saying:
     pattern: str
     cause: str
     way_out: str
-    error: type[Unreachable] = Unreachable
+    error: type[HostUnreachable] = HostUnreachable
 
 
 # In the order in which they are looked for: the changed key also says that its verification failed.
@@ -98,7 +98,7 @@ _OF_THE_LINK = re.compile(
 _ANYTHING_ELSE = _Saying("", "ssh cannot connect", "see that `ssh {name} true` works")
 
 
-def unreachable(host: Host, said: str) -> Unreachable:
+def unreachable(host: HostName, said: str) -> HostUnreachable:
     """The error for a host that `ssh` gave up on, out of what it `said` on standard error."""
     saying = next((s for s in _SAYINGS if re.search(s.pattern, said)), _ANYTHING_ELSE)
     words = last_words(said)
@@ -106,7 +106,7 @@ def unreachable(host: Host, said: str) -> Unreachable:
     return saying.error(f"ssh {host}", cause, saying.way_out.format(name=host.name))
 
 
-def not_the_fingerprint(host: Host, fingerprint: str) -> Unreachable:
+def not_the_fingerprint(host: HostName, fingerprint: str) -> HostUnreachable:
     """The error for a host that has no key of the fingerprint that was given."""
     way_out = "compare with `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the host's console"
     return HostKeyUnknown(f"ssh {host}", f"it shows no host key with the fingerprint {fingerprint}", way_out)

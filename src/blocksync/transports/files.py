@@ -4,15 +4,17 @@ import os
 from collections.abc import Callable, Sequence
 
 from blocksync.errors import Failed
+from blocksync.hosts.name import HostName
 from blocksync.transports import command_line
 from blocksync.transports.failures import last_words
-from blocksync.transports.hosts import Host
 from blocksync.transports.interface import Channel
 
 _SECONDS = 60.0
 
 
-def put(run: Callable[[Sequence[str]], Channel], host: Host, content: bytes, path: str, mode: int) -> None:
+def put(
+    run: Callable[[Sequence[str]], Channel], host: HostName, content: bytes, path: str, mode: int
+) -> None:
     """Make `path` on the host hold `content` with permission bits `mode`, whole or not at all.
 
     A path that is not absolute is taken from the user's home. Raises Failed with the host's own words.

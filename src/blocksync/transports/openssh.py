@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
 
-from blocksync import programs
+from blocksync.hosts import programs
+from blocksync.hosts.name import HostName
 from blocksync.transports import control_socket, files
 from blocksync.transports.child import ChildChannel, Tail, ended
 from blocksync.transports.command_line import quoted
 from blocksync.transports.failures import HostKeyUnknown, not_the_fingerprint, unreachable
 from blocksync.transports.host_keys import FAMILIES
-from blocksync.transports.hosts import Host
 
 # AES-GCM passed 0.64 GB/s through OpenSSH where chacha20, its first choice, passed 0.37.
 FAST_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
@@ -45,7 +45,7 @@ _LONGEST_FOLDER = 107 - len(f"/{_FOLDER_PREFIX}XXXXXXXX/control.XXXXXXXXXXXXXXXX
 
 
 @dataclass(frozen=True, slots=True)
-class Configuration:
+class OpenSshSettings:
     """What ssh_config(5) comes to for a host, as `ssh -G` prints it: lower-case keywords."""
 
     values: dict[str, str]
@@ -76,7 +76,7 @@ class OpenSSH:
     Connects at the first `run` or `put`. Asks questions only when there is a terminal to ask on.
     """
 
-    host: Host
+    host: HostName
     config: Path | None = None
     fingerprint: str | None = None
     _folder: "_Folder | None" = field(default=None, init=False)
@@ -107,7 +107,7 @@ class OpenSSH:
         """The name or address that ssh connects to; None when it goes through a proxy or a jump host."""
         return self.configuration().address()
 
-    def configuration(self) -> Configuration:
+    def configuration(self) -> OpenSshSettings:
         """What the user's configuration says of this host. Raises Failed when ssh cannot read it."""
         done = subprocess.run(
             [*self._own(), "-G", "--", self.host.name],
@@ -120,7 +120,7 @@ class OpenSSH:
         if done.returncode != 0:
             raise unreachable(self.host, done.stderr)
         pairs = (line.partition(" ") for line in done.stdout.splitlines())
-        return Configuration({key: value for key, _, value in pairs})
+        return OpenSshSettings({key: value for key, _, value in pairs})
 
     def _own(self) -> list[str]:
         """ssh with what the user and the command line say, up to the options of one call."""
@@ -166,7 +166,7 @@ class OpenSSH:
                 return
         raise not_the_fingerprint(self.host, self.fingerprint)
 
-    def _connect_once(self, socket: Path, configuration: Configuration, trust: dict[str, str]) -> None:
+    def _connect_once(self, socket: Path, configuration: OpenSshSettings, trust: dict[str, str]) -> None:
         attended = _has_terminal()
         options = trust | _connection(socket, configuration, attended=attended)
         words = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
@@ -231,7 +231,7 @@ def ssh_binary() -> str:
     return programs.find("ssh")
 
 
-def _connection(socket: Path, configuration: Configuration, *, attended: bool) -> dict[str, str]:
+def _connection(socket: Path, configuration: OpenSshSettings, *, attended: bool) -> dict[str, str]:
     options = {
         "ControlMaster": "yes",
         "ControlPath": str(socket),

@@ -20,12 +20,12 @@ from typing import Any, cast
 import paramiko
 
 from blocksync.errors import Failed
+from blocksync.hosts.name import HostName
 from blocksync.transports import files
 from blocksync.transports.child import TAIL_BYTES
 from blocksync.transports.command_line import quoted
 from blocksync.transports.failures import HostKeyUnknown, not_the_fingerprint, unreachable
 from blocksync.transports.host_keys import FAMILIES, fingerprint
-from blocksync.transports.hosts import Host
 from blocksync.transports.interface import BROKEN
 
 _CONNECT_SECONDS = 15.0
@@ -41,7 +41,7 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, slots=True)
-class Configuration:
+class ParamikoSettings:
     """What ssh_config(5) says of a host, as far as it is followed here."""
 
     address: str
@@ -57,7 +57,7 @@ class Configuration:
         return self.address if self.port == 22 else f"[{self.address}]:{self.port}"
 
 
-def configuration(host: Host, config: Path | None) -> Configuration:
+def configuration(host: HostName, config: Path | None) -> ParamikoSettings:
     """Read `config`, or the user's own. Raises Failed for one that cannot be read or that needs `ssh`."""
     path = config if config is not None else Path.home() / ".ssh/config"
     values = paramiko.SSHConfigDict()
@@ -70,7 +70,7 @@ def configuration(host: Host, config: Path | None) -> Configuration:
         if values.get(key, "none") != "none":
             cause = f"{path} says {key} {values[key]}, which only ssh itself follows"
             raise Failed(f"ssh {host}", cause, "apt-get install openssh-client")
-    return Configuration(
+    return ParamikoSettings(
         address=values.get("hostname", host.name),
         port=host.port or int(values.get("port", 22)),
         user=host.user or values.get("user"),
@@ -94,7 +94,7 @@ class Paramiko:
     host key, nothing else is asked whether it is the right host; otherwise known_hosts must have the key.
     """
 
-    host: Host
+    host: HostName
     config: Path | None = None
     fingerprint: str | None = None
     _client: paramiko.SSHClient | None = field(default=None, init=False)
@@ -138,7 +138,7 @@ class Paramiko:
             raise unreachable(self.host, "the connection broke at once")
         return transport
 
-    def _connect(self, known: Configuration) -> paramiko.SSHClient:
+    def _connect(self, known: ParamikoSettings) -> paramiko.SSHClient:
         if self.fingerprint is None:
             return self._connect_once(known, ())
         # A server shows one key; the fingerprint may be that of another one that it has.
@@ -147,7 +147,7 @@ class Paramiko:
                 return self._connect_once(known, family)
         raise not_the_fingerprint(self.host, self.fingerprint)
 
-    def _connect_once(self, known: Configuration, key_types: tuple[str, ...]) -> paramiko.SSHClient:
+    def _connect_once(self, known: ParamikoSettings, key_types: tuple[str, ...]) -> paramiko.SSHClient:
         client = paramiko.SSHClient()
         client.set_missing_host_key_policy(_OnlyFingerprint(self.host, self.fingerprint))
         if self.fingerprint is None:
@@ -182,7 +182,7 @@ class Paramiko:
 class _OnlyFingerprint(paramiko.MissingHostKeyPolicy):
     """Accepts the key of one fingerprint; without a fingerprint none."""
 
-    def __init__(self, host: Host, accepted: str | None) -> None:
+    def __init__(self, host: HostName, accepted: str | None) -> None:
         self._host = host
         self._accepted = accepted
 
@@ -195,7 +195,7 @@ class _OnlyFingerprint(paramiko.MissingHostKeyPolicy):
         raise unreachable(self._host, f"no {key.get_name()} host key is known for it; it shows {shown}")
 
 
-def _keys_of(known: Configuration) -> Iterator[tuple[str, paramiko.PKey]]:
+def _keys_of(known: ParamikoSettings) -> Iterator[tuple[str, paramiko.PKey]]:
     """The host's keys in known_hosts, without those that a line there revokes."""
     revoked: set[str] = set()
     keys = paramiko.HostKeys()
@@ -224,7 +224,7 @@ def _add(keys: paramiko.HostKeys, line: str) -> None:
                 keys.add(name, entry.key.get_name(), entry.key)
 
 
-def _stream(known: Configuration) -> socket.socket:
+def _stream(known: ParamikoSettings) -> socket.socket:
     stream = socket.create_connection((known.address, known.port), _CONNECT_SECONDS)
     stream.settimeout(None)
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(_SILENCE_SECONDS * 1000))

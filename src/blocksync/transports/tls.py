@@ -1,7 +1,7 @@
 """TLS streams beside ssh, for links that are faster than one ssh process.
 
 Commands run over ssh as they are. An agent's conversation begins there too, and moves to the streams if it
-can (`blocksync.remote.beside`); where it cannot, it stays, and that is said once.
+can (`blocksync.remote.tls_upgrade`); where it cannot, it stays, and that is said once.
 """
 
 import contextlib

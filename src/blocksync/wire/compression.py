@@ -52,7 +52,7 @@ class _Measured:
         return max(self.seconds / workers, self.ratio * link_seconds)
 
 
-class Packer:
+class Compressor:
     """Packs data for a link whose other end can unpack `codecs`; for several threads at a time."""
 
     def __init__(self, link: Link, codecs: Sequence[str], workers: int) -> None:

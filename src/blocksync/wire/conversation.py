@@ -5,22 +5,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from blocksync.wire.extent_list import Pair
-from blocksync.wire.frames import GREETING, MOST_EXTENTS, NO_TERMS, Header, Kind, Violation
+from blocksync.ends.extent_list import Pair
+from blocksync.wire.frames import GREETING, MOST_EXTENTS, NO_TERMS, FrameHeader, FrameKind, Violation
 from blocksync.wire.link import Carrier, Link
 from blocksync.wire.messages import (
     PROTOCOL,
-    Answer,
     AnyMessage,
     Arrived,
     Connected,
     Done,
+    ErrorMessage,
     FarDevice,
     Hello,
-    Job,
     Message,
     Offer,
-    Problem,
+    OfferAnswer,
+    PassOrder,
     Ready,
     Start,
     Totals,
@@ -31,22 +31,22 @@ from blocksync.wire.messages import (
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 _PAIR = struct.Struct(">QQ")
-_KINDS: dict[type[Any], Kind] = {
-    Hello: Kind.HELLO,
-    Offer: Kind.OFFER,
-    Answer: Kind.ANSWER,
-    Connected: Kind.CONNECTED,
-    Arrived: Kind.ARRIVED,
-    Job: Kind.JOB,
-    FarDevice: Kind.DEVICE,
-    Start: Kind.START,
-    Ready: Kind.READY,
-    Totals: Kind.TOTALS,
-    Done: Kind.DONE,
-    Problem: Kind.ERROR,
+_KINDS: dict[type[Any], FrameKind] = {
+    Hello: FrameKind.HELLO,
+    Offer: FrameKind.OFFER,
+    OfferAnswer: FrameKind.ANSWER,
+    Connected: FrameKind.CONNECTED,
+    Arrived: FrameKind.ARRIVED,
+    PassOrder: FrameKind.JOB,
+    FarDevice: FrameKind.DEVICE,
+    Start: FrameKind.START,
+    Ready: FrameKind.READY,
+    Totals: FrameKind.TOTALS,
+    Done: FrameKind.DONE,
+    ErrorMessage: FrameKind.ERROR,
 }
 
-Heed = Callable[[Header], None]
+Heed = Callable[[FrameHeader], None]
 
 
 def say(link: Link, message: Message) -> None:
@@ -58,7 +58,7 @@ def say_last(link: Link, message: Message, carrier: Carrier) -> None:
     link.send_last(carrier, _KINDS[type(message)], encode(message))
 
 
-def expect(link: Link, kind: type[AnyMessage], meanwhile: dict[Kind, Heed] | None = None) -> AnyMessage:
+def expect(link: Link, kind: type[AnyMessage], meanwhile: dict[FrameKind, Heed] | None = None) -> AnyMessage:
     """The next message, which must be of this kind; frames in `meanwhile` are heeded before it.
 
     Raises what the other end says went wrong, Violation for anything else, Lost.
@@ -66,12 +66,12 @@ def expect(link: Link, kind: type[AnyMessage], meanwhile: dict[Kind, Heed] | Non
     return decode(link.payload(await_frame(link, _KINDS[kind], meanwhile)), kind)
 
 
-def await_frame(link: Link, kind: Kind, meanwhile: dict[Kind, Heed] | None = None) -> Header:
+def await_frame(link: Link, kind: FrameKind, meanwhile: dict[FrameKind, Heed] | None = None) -> FrameHeader:
     """The header of the next frame, which must be of this kind; otherwise as `expect`."""
-    heeded = {Kind.ALIVE: _pass_over, **(meanwhile or {})}
+    heeded = {FrameKind.ALIVE: _pass_over, **(meanwhile or {})}
     while (header := link.receive(NO_TERMS)).kind is not kind:
-        if header.kind is Kind.ERROR:
-            raise decode(link.payload(header), Problem).error(link.peer)
+        if header.kind is FrameKind.ERROR:
+            raise decode(link.payload(header), ErrorMessage).error(link.peer)
         if header.kind not in heeded:
             raise Violation(f"a frame {header.kind.name} instead of {kind.name}")
         heeded[header.kind](header)
@@ -104,7 +104,7 @@ def boot() -> str:
 def send_extents(link: Link, extents: Sequence[Pair]) -> None:
     for at in range(0, len(extents), MOST_EXTENTS):
         some = extents[at : at + MOST_EXTENTS]
-        link.send(Kind.EXTENTS, b"".join(_PAIR.pack(*pair) for pair in some), size=len(some))
+        link.send(FrameKind.EXTENTS, b"".join(_PAIR.pack(*pair) for pair in some), size=len(some))
 
 
 def receive_extents(link: Link, count: int) -> list[Pair]:
@@ -112,12 +112,12 @@ def receive_extents(link: Link, count: int) -> list[Pair]:
     extents: list[Pair] = []
     while len(extents) < count:
         header = link.receive(NO_TERMS)
-        if header.kind is Kind.EXTENTS and header.size <= count - len(extents):
+        if header.kind is FrameKind.EXTENTS and header.size <= count - len(extents):
             extents += _PAIR.iter_unpack(link.payload(header))
-        elif header.kind is not Kind.ALIVE:
+        elif header.kind is not FrameKind.ALIVE:
             raise Violation(f"a frame {header.kind.name} among extents")
     return extents
 
 
-def _pass_over(header: Header) -> None:
+def _pass_over(header: FrameHeader) -> None:
     return None

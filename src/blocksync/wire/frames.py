@@ -35,7 +35,7 @@ END_OF_OFFSETS = 2**63 - 1
 _PAIR = 16
 
 
-class Kind(IntEnum):
+class FrameKind(IntEnum):
     """Types of frames."""
 
     # Control: a message in JSON.
@@ -73,18 +73,18 @@ class Kind(IntEnum):
 
 MESSAGES = frozenset(
     {
-        Kind.HELLO,
-        Kind.JOB,
-        Kind.DEVICE,
-        Kind.START,
-        Kind.READY,
-        Kind.TOTALS,
-        Kind.DONE,
-        Kind.ERROR,
-        Kind.OFFER,
-        Kind.ANSWER,
-        Kind.CONNECTED,
-        Kind.ARRIVED,
+        FrameKind.HELLO,
+        FrameKind.JOB,
+        FrameKind.DEVICE,
+        FrameKind.START,
+        FrameKind.READY,
+        FrameKind.TOTALS,
+        FrameKind.DONE,
+        FrameKind.ERROR,
+        FrameKind.OFFER,
+        FrameKind.ANSWER,
+        FrameKind.CONNECTED,
+        FrameKind.ARRIVED,
     }
 )
 
@@ -107,10 +107,10 @@ class Violation(Failed):
         )
 
 
-class Header(NamedTuple):
+class FrameHeader(NamedTuple):
     """A frame's header. `payload` is its length in bytes as it travels."""
 
-    kind: Kind
+    kind: FrameKind
     codec: Codec
     payload: int
     offset: int
@@ -120,7 +120,7 @@ class Header(NamedTuple):
         return HEADER.pack(self.kind, self.codec, 0, self.payload, self.offset, self.size)
 
     @classmethod
-    def unpack(cls, data: bytes | bytearray | memoryview) -> "Header":
+    def unpack(cls, data: bytes | bytearray | memoryview) -> "FrameHeader":
         """Raises Violation for a type or codec that does not exist."""
         kind, codec, zero, payload, offset, size = HEADER.unpack(data)
         if kind not in _KINDS or codec not in _CODECS or zero:
@@ -128,7 +128,7 @@ class Header(NamedTuple):
         return cls(_KINDS[kind], _CODECS[codec], payload, offset, size)
 
 
-_KINDS = {int(kind): kind for kind in Kind}
+_KINDS = {int(kind): kind for kind in FrameKind}
 _CODECS = {int(codec): codec for codec in Codec}
 
 
@@ -166,36 +166,36 @@ def terms(size: int, block_size: int, digest_size: int) -> Terms:
 NO_TERMS = Terms(size=END_OF_OFFSETS, block_size=1, digest_size=1, segment=0)
 
 
-def check(header: Header, terms: Terms) -> Header:
+def check(header: FrameHeader, terms: Terms) -> FrameHeader:
     """The header, if its lengths, counts and range are possible under these terms. Raises Violation."""
     if header.kind in MESSAGES:
         _check_message(header)
     else:
         _CHECKS[header.kind](header, terms)
-    if header.codec is not Codec.NONE and header.kind is not Kind.DATA:
+    if header.codec is not Codec.NONE and header.kind is not FrameKind.DATA:
         raise _impossible(header)
     return header
 
 
-def _check_message(header: Header) -> None:
+def _check_message(header: FrameHeader) -> None:
     if header.offset or header.size or not 2 <= header.payload <= LARGEST_MESSAGE:
         raise _impossible(header)
 
 
-def _check_extents(header: Header, terms: Terms) -> None:
+def _check_extents(header: FrameHeader, terms: Terms) -> None:
     if header.offset or not 1 <= header.size <= MOST_EXTENTS or header.payload != header.size * _PAIR:
         raise _impossible(header)
 
 
-def _check_read(header: Header, terms: Terms) -> None:
-    expected = header.size if header.kind is Kind.BYTES else 0
+def _check_read(header: FrameHeader, terms: Terms) -> None:
+    expected = header.size if header.kind is FrameKind.BYTES else 0
     if not 1 <= header.size <= LARGEST_READ or header.payload != expected:
         raise _impossible(header)
     if header.offset > END_OF_OFFSETS - header.size:
         raise _impossible(header)
 
 
-def _check_range(header: Header, terms: Terms) -> None:
+def _check_range(header: FrameHeader, terms: Terms) -> None:
     """A range of whole blocks inside the pass; only the last one may be short."""
     end = header.offset + header.size
     if header.size == 0 or end > terms.size or header.offset % terms.block_size:
@@ -204,20 +204,20 @@ def _check_range(header: Header, terms: Terms) -> None:
         raise _impossible(header)
 
 
-def _check_digests(header: Header, terms: Terms) -> None:
+def _check_digests(header: FrameHeader, terms: Terms) -> None:
     _check_range(header, terms)
     blocks = terms.blocks(header.size)
     if blocks > MOST_DIGESTS or header.payload != blocks * terms.digest_size:
         raise _impossible(header)
 
 
-def _check_empty_range(header: Header, terms: Terms) -> None:
+def _check_empty_range(header: FrameHeader, terms: Terms) -> None:
     _check_range(header, terms)
     if header.payload or terms.blocks(header.size) > MOST_BLOCKS:
         raise _impossible(header)
 
 
-def _check_data(header: Header, terms: Terms) -> None:
+def _check_data(header: FrameHeader, terms: Terms) -> None:
     _check_range(header, terms)
     whole = terms.blocks(header.size) * terms.digest_size + header.size
     if header.size > terms.segment:
@@ -230,36 +230,36 @@ def _check_data(header: Header, terms: Terms) -> None:
         raise _impossible(header)
 
 
-def _check_counts(header: Header, terms: Terms) -> None:
+def _check_counts(header: FrameHeader, terms: Terms) -> None:
     if header.payload or max(header.offset, header.size) > END_OF_OFFSETS:
         raise _impossible(header)
 
 
-def _check_bare(header: Header, terms: Terms) -> None:
+def _check_bare(header: FrameHeader, terms: Terms) -> None:
     if header.payload or header.offset or header.size:
         raise _impossible(header)
 
 
-def _impossible(header: Header) -> Violation:
+def _impossible(header: FrameHeader) -> Violation:
     return Violation(
         f"a frame {header.kind.name} of {header.payload} bytes, codec {header.codec.name}, "
         f"about {header.size} at {header.offset}"
     )
 
 
-_CHECKS: dict[Kind, Callable[[Header, Terms], None]] = {
-    Kind.EXTENTS: _check_extents,
-    Kind.READ: _check_read,
-    Kind.BYTES: _check_read,
-    Kind.DIGESTS: _check_digests,
-    Kind.UNKNOWN: _check_empty_range,
-    Kind.HOLE: _check_empty_range,
-    Kind.KNOWN: _check_empty_range,
-    Kind.DATA: _check_data,
-    Kind.ZEROS: _check_empty_range,
-    Kind.DIFFERS: _check_empty_range,
-    Kind.MOVED: _check_bare,
-    Kind.ALIVE: _check_counts,
-    Kind.STOP: _check_counts,
-    Kind.DURABLE: _check_counts,
+_CHECKS: dict[FrameKind, Callable[[FrameHeader, Terms], None]] = {
+    FrameKind.EXTENTS: _check_extents,
+    FrameKind.READ: _check_read,
+    FrameKind.BYTES: _check_read,
+    FrameKind.DIGESTS: _check_digests,
+    FrameKind.UNKNOWN: _check_empty_range,
+    FrameKind.HOLE: _check_empty_range,
+    FrameKind.KNOWN: _check_empty_range,
+    FrameKind.DATA: _check_data,
+    FrameKind.ZEROS: _check_empty_range,
+    FrameKind.DIFFERS: _check_empty_range,
+    FrameKind.MOVED: _check_bare,
+    FrameKind.ALIVE: _check_counts,
+    FrameKind.STOP: _check_counts,
+    FrameKind.DURABLE: _check_counts,
 }

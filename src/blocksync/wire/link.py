@@ -14,7 +14,7 @@ from typing import Protocol
 
 from blocksync import _flow
 from blocksync.errors import Failed
-from blocksync.wire.frames import GREETING, HEADER, Codec, Header, Kind, Terms, check
+from blocksync.wire.frames import GREETING, HEADER, Codec, FrameHeader, FrameKind, Terms, check
 
 # Silence for this long is a stall: below the 30 seconds that are promised.
 PATIENCE = 25.0
@@ -125,7 +125,7 @@ class Link:
             self._write([memoryview(program)])
 
     def send(
-        self, kind: Kind, *payload: Bytes, offset: int = 0, size: int = 0, codec: Codec = Codec.NONE
+        self, kind: FrameKind, *payload: Bytes, offset: int = 0, size: int = 0, codec: Codec = Codec.NONE
     ) -> None:
         """Send one frame. Raises Lost."""
         with self._sending:
@@ -134,7 +134,7 @@ class Link:
             if self._moment is not None and time.monotonic() - self._beaten >= BEAT:
                 self._beat(self._moment)
 
-    def send_last(self, carrier: Carrier, kind: Kind, *payload: Bytes) -> None:
+    def send_last(self, carrier: Carrier, kind: FrameKind, *payload: Bytes) -> None:
         """Send one frame; what is sent after it goes over `carrier`. Raises Lost."""
         with self._sending:
             self._write(_frame(kind, payload))
@@ -144,13 +144,13 @@ class Link:
         """What comes from here on comes over `carrier`. For the thread that receives, between two frames."""
         self._incoming = carrier
 
-    def receive(self, terms: Terms) -> Header:
+    def receive(self, terms: Terms) -> FrameHeader:
         """The next frame's header, checked; its payload must be taken next. Raises Lost, Violation."""
         data = bytearray(HEADER.size)
         self.take(memoryview(data))
-        return check(Header.unpack(data), terms)
+        return check(FrameHeader.unpack(data), terms)
 
-    def payload(self, header: Header) -> bytearray:
+    def payload(self, header: FrameHeader) -> bytearray:
         """The whole payload of a frame whose header was checked."""
         data = bytearray(header.payload)
         self.take(memoryview(data))
@@ -191,7 +191,7 @@ class Link:
 
     def _beat(self, moment: Moment) -> None:
         offset, size = moment()
-        self._write(_frame(Kind.ALIVE, (), offset, size))
+        self._write(_frame(FrameKind.ALIVE, (), offset, size))
         self._beaten = time.monotonic()
 
     def _write(self, views: list[memoryview]) -> None:
@@ -242,11 +242,11 @@ class Link:
 
 
 def _frame(
-    kind: Kind, payload: Sequence[Bytes], offset: int = 0, size: int = 0, codec: Codec = Codec.NONE
+    kind: FrameKind, payload: Sequence[Bytes], offset: int = 0, size: int = 0, codec: Codec = Codec.NONE
 ) -> list[memoryview]:
     """A frame as the buffers that it travels from."""
     views = [memoryview(part).cast("B") for part in payload]
-    header = Header(kind, codec, sum(map(len, views)), offset, size)
+    header = FrameHeader(kind, codec, sum(map(len, views)), offset, size)
     return [memoryview(header.pack()), *views]
 
 

@@ -8,9 +8,9 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from blocksync.devices.guards import Signature
 from blocksync.errors import BlocksyncError, Failed, Interrupted, Refused, Usage
 from blocksync.foreign import shown
-from blocksync.guards import Signature
 from blocksync.wire.frames import END_OF_OFFSETS, Violation
 
 PROTOCOL = 1
@@ -57,7 +57,7 @@ class Offer(Struct, frozen=True, kw_only=True):
     port: Port
 
 
-class Answer(Struct, frozen=True, kw_only=True):
+class OfferAnswer(Struct, frozen=True, kw_only=True):
     """Far to near: my certificate and the port where I listen. `trouble`, if any, says why I do not."""
 
     certificate: Certificate = b""
@@ -77,7 +77,7 @@ class Arrived(Struct, frozen=True):
     all: bool
 
 
-class Job(Struct, frozen=True, kw_only=True):
+class PassOrder(Struct, frozen=True, kw_only=True):
     """Near to far: the device it shall be about, and as what. `signature` asks what is on a source, `origin`
     names the volume that a source is a snapshot of, whose identity is wanted.
     """
@@ -88,15 +88,15 @@ class Job(Struct, frozen=True, kw_only=True):
     origin: Text | None = None
 
 
-class Mark(Struct, frozen=True, kw_only=True):
-    """A signature of libblkid's (blocksync.guards.Signature)."""
+class StatedMark(Struct, frozen=True, kw_only=True):
+    """A signature of libblkid's (blocksync.devices.guards.Signature)."""
 
     type: Name
     uuid: Name = ""
     is_table: bool = False
 
     @classmethod
-    def of(cls, signature: Signature) -> "Mark":
+    def of(cls, signature: Signature) -> "StatedMark":
         return cls(type=signature.type, uuid=signature.uuid, is_table=signature.is_table)
 
     @property
@@ -104,7 +104,7 @@ class Mark(Struct, frozen=True, kw_only=True):
         return Signature(self.type, self.uuid, is_table=self.is_table)
 
 
-Marks = Annotated[tuple[Mark, ...], Meta(max_length=64)]
+Marks = Annotated[tuple[StatedMark, ...], Meta(max_length=64)]
 
 
 class FarDevice(Struct, frozen=True, kw_only=True):
@@ -118,7 +118,7 @@ class FarDevice(Struct, frozen=True, kw_only=True):
     number: tuple[int, int] = (-1, -1)
     identity: Identity = ""
     stamp: Stamp = ""
-    signature: Mark | None = None
+    signature: StatedMark | None = None
     data: Count | None = None
 
 
@@ -176,7 +176,7 @@ class Done(Struct, frozen=True, kw_only=True):
     stamp: Stamp = ""
 
 
-class Problem(Struct, frozen=True, kw_only=True):
+class ErrorMessage(Struct, frozen=True, kw_only=True):
     """An error of one end, for the other: the parts of a BlocksyncError."""
 
     kind: Literal["failed", "usage", "refused", "interrupted"]
@@ -186,7 +186,7 @@ class Problem(Struct, frozen=True, kw_only=True):
     guard: Name = ""
 
     @classmethod
-    def of(cls, error: BlocksyncError) -> "Problem":
+    def of(cls, error: BlocksyncError) -> "ErrorMessage":
         texts = [text[:MOST_TEXT] for text in (error.thing, error.cause, error.way_out)]
         return cls(
             kind=_kind(error),
@@ -208,7 +208,18 @@ class Problem(Struct, frozen=True, kw_only=True):
 
 
 Message = (
-    Hello | Offer | Answer | Connected | Arrived | Job | FarDevice | Start | Ready | Totals | Done | Problem
+    Hello
+    | Offer
+    | OfferAnswer
+    | Connected
+    | Arrived
+    | PassOrder
+    | FarDevice
+    | Start
+    | Ready
+    | Totals
+    | Done
+    | ErrorMessage
 )
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 

@@ -5,7 +5,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 
-from blocksync.wire.crew import Stopped
+from blocksync.ends.thread_group import Stopped
 
 
 @dataclass(slots=True)

@@ -6,15 +6,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocksync.display import Display, display
-from blocksync.outcome import outcome
+from blocksync.commands.outcome import outcome
+from blocksync.display.display import Display, display
 from blocksync.voice import voice
-from orchestrate import invocation, source
-from orchestrate import job as jobs
-from orchestrate.job import Job
-from orchestrate.job_log import JobLog
+from orchestrate.copying import source
+from orchestrate.copying.source import Reach, Source
+from orchestrate.job import folder as jobs
+from orchestrate.job import invocation
+from orchestrate.job.folder import Job
+from orchestrate.job.log import JobLog
 from orchestrate.plan import file as plan_file
-from orchestrate.source import Reach, Source
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ import typer
 from blocksync.errors import Refused, Usage
 from blocksync.foreign import shown
 from blocksync.voice import voice
-from orchestrate import ownership
-from orchestrate.job import Job
+from orchestrate.copying import ownership
+from orchestrate.job.folder import Job
 
 
 def require_word(job: Job, option: str, *, yes: bool) -> None:

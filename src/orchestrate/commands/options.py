@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from blocksync.display import Display
+from blocksync.display.display import Display
 from blocksync.errors import Usage
 from blocksync.transports.choice import Kind
 from orchestrate.commands import overrides
-from orchestrate.source import Reach
-from orchestrate.stopwatch import Stopwatch
+from orchestrate.copying.source import Reach
+from orchestrate.job.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
-    from orchestrate.moments import Quiesce
+    from orchestrate.copying.snapshot_sets import Quiesce
 
 PlanFile = Annotated[Path, typer.Argument(help="The plan, as `xen2kvm plan` wrote it.", metavar="GUEST.toml")]
 JobDir = Annotated[
@@ -116,7 +116,7 @@ def reaching(command: Callable[..., None]) -> Callable[..., None]:
 
 def quiescing(seize: str | None, release: str | None) -> "Quiesce | None":
     """The two commands that hold a guest; one without the other is a mistake."""
-    from orchestrate.moments import Quiesce  # noqa: PLC0415
+    from orchestrate.copying.snapshot_sets import Quiesce  # noqa: PLC0415
 
     if (seize is None) != (release is None):
         raise Usage("--quiesce and --unquiesce", "belong together", "give both, or none")

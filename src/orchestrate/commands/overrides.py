@@ -4,22 +4,23 @@ from collections.abc import Iterable
 
 import typer
 
-from blocksync import guards
+from blocksync.devices import guards
 from blocksync.errors import Usage
 
 
 def of(command: str) -> frozenset[str]:
     """The guards that a command asks and that may be left out; none where it has no --override."""
     # Loaded when they are asked for: every start of a command would pay for it.
+    from orchestrate.copying import target_disk  # noqa: PLC0415
+    from orchestrate.handover import preflight  # noqa: PLC0415
     from orchestrate.plan import compose  # noqa: PLC0415
-    from orchestrate.steps import readiness, target_disk  # noqa: PLC0415
 
     of_passes = guards.OVERRIDABLE | target_disk.GUARDS
     return {
         "plan": compose.OVERRIDABLE,
         "sync": of_passes,
         "precopy": of_passes,
-        "cutover": of_passes | readiness.GUARDS,
+        "cutover": of_passes | preflight.GUARDS,
     }.get(command, frozenset())
 
 

@@ -6,8 +6,7 @@ import typer
 
 from blocksync.errors import Failed
 from blocksync.sizes import parse_size
-from orchestrate import show
-from orchestrate.commands import at_work
+from orchestrate.commands import at_work, show
 from orchestrate.commands.giving_up import require_word
 from orchestrate.commands.options import (
     Again,
@@ -28,7 +27,7 @@ from orchestrate.commands.options import (
     seconds,
     stopwatch,
 )
-from orchestrate.source import Reach
+from orchestrate.copying.source import Reach
 
 
 @reaching

@@ -8,18 +8,18 @@ from typing import Annotated
 import typer
 
 from blocksync import locations
-from blocksync.display import Display, display
+from blocksync.commands.outcome import outcome
+from blocksync.devices.identity import is_same
+from blocksync.display.display import Display, display
 from blocksync.errors import Usage
-from blocksync.identity import is_same
-from blocksync.outcome import outcome
 from blocksync.transports.interface import Transport
 from blocksync.voice import voice
-from orchestrate import results, show
+from orchestrate.commands import results, show
 from orchestrate.commands.options import Json, LogJson, NoColor, Override, color, reaching, stopwatch
-from orchestrate.guest import prepare as preparation
+from orchestrate.copying.source import Reach, Reaching
+from orchestrate.guest.prepare import script as preparation
 from orchestrate.layout.table import TableKind
 from orchestrate.plan import file as plan_file
-from orchestrate.source import Reach, Reaching
 
 _STDOUT = "-"
 

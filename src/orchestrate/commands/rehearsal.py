@@ -4,10 +4,9 @@ from typing import Annotated
 
 import typer
 
-from blocksync.display import display
+from blocksync.display.display import display
 from blocksync.voice import voice
-from orchestrate import show
-from orchestrate.commands import at_work
+from orchestrate.commands import at_work, show
 from orchestrate.commands.options import Accel, JobDir, Json, LogJson, NoColor, PlanFile, color, stopwatch
 
 

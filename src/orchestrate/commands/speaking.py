@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from blocksync.commands.outcome import outcome
 from blocksync.errors import Usage
-from blocksync.outcome import outcome
 from blocksync.voice import voice
 from orchestrate.commands import overrides
 from orchestrate.commands.options import Json, LogJson

@@ -5,14 +5,14 @@ from typing import Annotated
 
 import typer
 
+from blocksync.commands.outcome import outcome
 from blocksync.errors import Failed
-from blocksync.outcome import outcome
 from blocksync.voice import voice
-from orchestrate import show_status
+from orchestrate.commands import show_status
 from orchestrate.commands.options import Json, NoColor, color
-from orchestrate.job import DEFAULT_FOLDER
+from orchestrate.job.folder import DEFAULT_FOLDER
 from orchestrate.steps import status as step
-from orchestrate.steps.status import Status
+from orchestrate.steps.status import JobStatus
 
 
 def _jobs(incomplete: str) -> list[str]:
@@ -62,7 +62,7 @@ def status(
     _require_whole(found)
 
 
-def _one(plan: str | None, job_dir: Path | None) -> Status:
+def _one(plan: str | None, job_dir: Path | None) -> JobStatus:
     if plan is None and job_dir is not None:
         return step.of_folder(job_dir)
     named = DEFAULT_FOLDER / str(plan)
@@ -74,7 +74,7 @@ def _one(plan: str | None, job_dir: Path | None) -> Status:
     return step.of_plan(Path(str(plan)), job_dir)
 
 
-def _require_whole(found: tuple[Status, ...]) -> None:
+def _require_whole(found: tuple[JobStatus, ...]) -> None:
     for each in found:
         for broken in each.found.broken:
             raise Failed(f"job {each.found.guest}", str(broken), broken.way_out)

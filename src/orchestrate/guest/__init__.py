@@ -1,0 +1,1 @@
+"""A guest from inside: its files, its boot, and the fix-ups."""

@@ -6,7 +6,7 @@ through the kernel.
 
 import posixpath
 
-from orchestrate.guest.reading import Reading
+from orchestrate.guest.files.reading import Reading
 
 _ACPID = ("/usr/sbin/acpid", "/sbin/acpid")
 _LOGIND = ("/usr/lib/systemd/systemd-logind", "/lib/systemd/systemd-logind")

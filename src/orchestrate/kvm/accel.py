@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from blocksync import programs
 from blocksync.errors import Usage
+from blocksync.hosts import programs
 from orchestrate.kvm.qemu import emulator
 
 Accelerator = Literal["kvm", "tcg"]

@@ -8,8 +8,8 @@ import re
 import time
 from pathlib import Path
 
-from blocksync import programs
 from blocksync.errors import Failed, Refused, Usage
+from blocksync.hosts import programs
 
 _INTERFACES = Path("/sys/class/net")
 # <linux/if.h>: IFNAMSIZ with its zero.

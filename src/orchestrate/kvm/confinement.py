@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from blocksync import programs
+from blocksync.hosts import programs
 from orchestrate.kvm.accel import Accelerator
 from orchestrate.kvm.qemu import emulator
 

@@ -9,9 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from blocksync import footprints, programs
+from blocksync.devices import backing
+from blocksync.devices.identity import is_same
 from blocksync.errors import Failed
-from blocksync.identity import is_same
+from blocksync.hosts import programs
 
 DEFAULT_URI = "qemu:///system"
 # A daemon that probes a KVM which does not work needs most of a minute for one call.
@@ -20,7 +21,7 @@ _POLL_SECONDS = 0.25
 _STOPPED = ("shut off", "crashed")
 
 
-class Unreachable(Failed):
+class LibvirtUnreachable(Failed):
     """There is no `virsh` here, or no daemon answers it."""
 
 
@@ -143,7 +144,7 @@ class Libvirt:
     def _volume_path(self, name: str, pool: str, volume: str) -> str:
         try:
             return self._virsh("vol-path", f"--pool={pool}", f"--vol={volume}").strip()
-        except Unreachable:
+        except LibvirtUnreachable:
             raise
         except Failed as error:
             cause = f"cannot tell where its disk {pool}/{volume} is: {error.cause}"
@@ -167,7 +168,7 @@ class Libvirt:
     def _virsh(self, command: str, *arguments: str, given: str = "") -> str:
         virsh = programs.look_up("virsh")
         if virsh is None:
-            raise Unreachable("virsh", "not found on PATH", "apt-get install libvirt-clients")
+            raise LibvirtUnreachable("virsh", "not found on PATH", "apt-get install libvirt-clients")
         argv = [virsh, "-q", "-c", self.uri, command, *arguments]
         try:
             done = programs.run(
@@ -181,7 +182,9 @@ class Libvirt:
             )
         except subprocess.TimeoutExpired as error:
             way_out = "look at the daemon's log: journalctl -u libvirtd"
-            raise Unreachable(self.uri, f"virsh {command}: no answer in {_SECONDS:g} s", way_out) from error
+            raise LibvirtUnreachable(
+                self.uri, f"virsh {command}: no answer in {_SECONDS:g} s", way_out
+            ) from error
         if done.returncode != 0:
             raise _refusal(self.uri, command, done.stderr)
         return str(done.stdout)
@@ -191,7 +194,7 @@ def _refusal(uri: str, command: str, stderr: str) -> Failed:
     said = "; ".join(line.removeprefix("error: ") for line in stderr.splitlines() if line.strip())
     if "failed to connect to the hypervisor" in stderr:
         way_out = "start the daemon (systemctl start libvirtd) or name another in LIBVIRT_DEFAULT_URI"
-        return Unreachable(uri, said, way_out)
+        return LibvirtUnreachable(uri, said, way_out)
     return Failed(uri, f"virsh {command}: {said}", "correct what libvirt names and run the command again")
 
 
@@ -200,6 +203,6 @@ def _shares(one: Path, other: Path) -> bool:
     if is_same(one, other):
         return True
     try:
-        return footprints.of_status(one.stat()).overlaps(footprints.of_status(other.stat()))
+        return backing.of_status(one.stat()).overlaps(backing.of_status(other.stat()))
     except OSError:
         return False

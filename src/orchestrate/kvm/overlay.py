@@ -14,11 +14,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocksync import image_locks, programs
+from blocksync.devices import image_locks
+from blocksync.devices.target import Piece
 from blocksync.errors import Failed, Refused, Usage, telling
+from blocksync.hosts import programs
 from blocksync.interruption import held_back
 from blocksync.own_files import opened, replace
-from blocksync.targets import Piece
 from blocksync.voice import voice
 from orchestrate.kvm.qemu import program
 

@@ -1,6 +1,6 @@
 """QEMU's programs on this host."""
 
-from blocksync import programs
+from blocksync.hosts import programs
 
 # Where the Red Hat family keeps the emulator, off PATH.
 _EMULATORS = ("qemu-system-x86_64", "/usr/libexec/qemu-kvm")

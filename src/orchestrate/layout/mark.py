@@ -25,7 +25,7 @@ NONE = bytes(SECTOR)
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class HandoverMark:
     """Whose disk it is, since when (seconds since 1970), and by which cutover (32 hexadecimal digits)."""
 
     guest: str
@@ -40,7 +40,7 @@ class Mark:
         return body + xxh3_128(body)
 
 
-UNREADABLE = Mark("an unknown guest", 0, "")
+UNREADABLE = HandoverMark("an unknown guest", 0, "")
 """A sector that begins as a mark and cannot be read: it is taken for one."""
 
 
@@ -49,7 +49,7 @@ def place(area: BootArea) -> int:
     return area.offset + area.size - SECTOR
 
 
-def unpack(sector: bytes) -> Mark | None:
+def unpack(sector: bytes) -> HandoverMark | None:
     """The mark in a sector, None where there is none."""
     if not sector.startswith(_MAGIC):
         return None
@@ -57,4 +57,4 @@ def unpack(sector: bytes) -> Mark | None:
         return UNREADABLE
     _, _, since, cutover, length = _HEAD.unpack_from(sector)
     name = sector[_HEAD.size : _HEAD.size + min(length, _MOST_NAME)]
-    return Mark(name.decode(errors="replace"), since, cutover.hex())
+    return HandoverMark(name.decode(errors="replace"), since, cutover.hex())

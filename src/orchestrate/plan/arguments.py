@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from blocksync.foreign import shown
-from orchestrate.guest import kernel_arguments, own_menu
+from orchestrate.guest.boot import kernel_arguments, own_menu
 from orchestrate.guest.facts import Facts
-from orchestrate.guest.reading import Reading
+from orchestrate.guest.files.reading import Reading
 from orchestrate.xen.guest import XenGuest
 
 SPEAKABLE = re.compile(r"[A-Za-z0-9_.,:/=+@%-]+")
@@ -61,7 +61,7 @@ def chosen(xen: XenGuest, guest: Reading, facts: Facts, added: Sequence[str]) ->
     return Arguments(tuple(words), tuple(told))
 
 
-def booted(xen: XenGuest, guest: Reading) -> own_menu.Entry | None:
+def booted(xen: XenGuest, guest: Reading) -> own_menu.MenuEntry | None:
     """The entry of the guest's own menu that Xen's boot loader takes; None where there is none."""
     if xen.bootloader is None:
         return None

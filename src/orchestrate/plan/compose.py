@@ -11,11 +11,14 @@ from msgspec.structs import replace
 
 from blocksync.errors import BlocksyncError, Refused, Usage
 from blocksync.foreign import shown
-from orchestrate.guest import addresses, fstab, kernels, nic_names
-from orchestrate.guest.edit import Edit, Edited
+from orchestrate.guest.boot import kernels
 from orchestrate.guest.facts import Facts, GuestNic, GuestVolume
-from orchestrate.guest.fixup import ALL
-from orchestrate.guest.reading import Reading
+from orchestrate.guest.files.edit import Edit, Edited
+from orchestrate.guest.files.reading import Reading
+from orchestrate.guest.fixups import fstab, nic_names
+from orchestrate.guest.fixups.fixup import ALL
+from orchestrate.guest.network import addresses
+from orchestrate.guest.volumes import Signature
 from orchestrate.layout.arrange import Demand, Layout, arrange
 from orchestrate.layout.table import PartitionKind, Table, TableKind
 from orchestrate.plan import arguments
@@ -34,7 +37,6 @@ from orchestrate.plan.model import (
     Volume,
     partition_kind,
 )
-from orchestrate.volumes import Signature
 from orchestrate.xen.guest import XenGuest
 
 MOUNTABLE = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs"})
@@ -43,7 +45,7 @@ OVERRIDABLE = frozenset({"unknown-filesystem"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class FoundVolume:
     """A configured volume as it was found: `device` is the guest's name, sizes in bytes."""
 
     device: str
@@ -69,7 +71,7 @@ class Wishes:
     overrides: frozenset[str] = frozenset()
 
 
-def unfit(found: Sequence[Found], overrides: frozenset[str]) -> Iterator[BlocksyncError]:
+def unfit(found: Sequence[FoundVolume], overrides: frozenset[str]) -> Iterator[BlocksyncError]:
     """What is against a plan: `Refused` for a volume that cannot become a partition as it is, `Usage` for an
     override that a plan does not know.
     """
@@ -99,9 +101,9 @@ def unfit(found: Sequence[Found], overrides: frozenset[str]) -> Iterator[Blocksy
             )
 
 
-def refuse_twins(found: Sequence[Found]) -> None:
+def refuse_twins(found: Sequence[FoundVolume]) -> None:
     """Raise `Refused` for two volumes of one UUID: a boot loader and an fstab that go by it take either."""
-    known: dict[tuple[str, str | None], Found] = {}
+    known: dict[tuple[str, str | None], FoundVolume] = {}
     for volume in found:
         signature = volume.signature
         if not signature.uuid:
@@ -126,13 +128,13 @@ _NEW_UUID = {
 }
 
 
-def refuse_unfit(found: Sequence[Found], overrides: frozenset[str]) -> None:
+def refuse_unfit(found: Sequence[FoundVolume], overrides: frozenset[str]) -> None:
     """Raise the first error of `unfit`, if there is any."""
     for error in unfit(found, overrides):
         raise error
 
 
-def guest_volume(volume: Found, number: int) -> GuestVolume:
+def guest_volume(volume: FoundVolume, number: int) -> GuestVolume:
     """The volume as fix-ups know it; `number` is its partition."""
     signature = volume.signature
     return GuestVolume(
@@ -140,7 +142,7 @@ def guest_volume(volume: Found, number: int) -> GuestVolume:
     )
 
 
-def mountpoints(found: Sequence[Found], root: str, guest: Reading) -> dict[str, str]:
+def mountpoints(found: Sequence[FoundVolume], root: str, guest: Reading) -> dict[str, str]:
     """Where the guest mounts its volumes, by device; from its fstab, with the root always at `/`."""
     facts = Facts(volumes=tuple(guest_volume(volume, 0) for volume in found))
     places = {root: "/"}
@@ -151,7 +153,7 @@ def mountpoints(found: Sequence[Found], root: str, guest: Reading) -> dict[str, 
     return places
 
 
-def _odd_mountpoints(found: Sequence[Found], guest: Reading) -> tuple[str, ...]:
+def _odd_mountpoints(found: Sequence[FoundVolume], guest: Reading) -> tuple[str, ...]:
     """What `mountpoints` passes over, as warnings."""
     facts = Facts(volumes=tuple(guest_volume(volume, 0) for volume in found))
     entries = fstab.mountpoints(guest.read(fstab.PATH) or b"")
@@ -173,7 +175,7 @@ def _plain(path: str) -> str:
 
 
 def compose(
-    xen: XenGuest, found: Sequence[Found], wishes: Wishes, *, root: str, reading: Reading
+    xen: XenGuest, found: Sequence[FoundVolume], wishes: Wishes, *, root: str, reading: Reading
 ) -> tuple[Plan, tuple[str, ...]]:
     """The plan and its warnings. `reading` shows the guest's files with all its volumes in place."""
     refuse_unfit(found, wishes.overrides)
@@ -222,7 +224,7 @@ def facts_of(plan: Plan) -> Facts:
 
 
 def layout_of(
-    xen: XenGuest, found: Sequence[Found], wishes: Wishes, places: Mapping[str, str], root: str
+    xen: XenGuest, found: Sequence[FoundVolume], wishes: Wishes, places: Mapping[str, str], root: str
 ) -> Layout:
     """The partitions for the volumes. Raises `Usage` where they do not fit."""
     booting = next((device for device, place in places.items() if place == "/boot"), root)
@@ -251,7 +253,7 @@ def _own_number(device: str) -> int | None:
     return int(digits[0]) if digits else None
 
 
-def _volume(found: Found, number: int, table: Table, mountpoint: str | None) -> Volume:
+def _volume(found: FoundVolume, number: int, table: Table, mountpoint: str | None) -> Volume:
     part = next(part for part in table.partitions if part.number == number)
     signature = found.signature
     action, why = _action(signature, mountpoint)

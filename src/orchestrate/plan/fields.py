@@ -14,7 +14,7 @@ import msgspec
 
 from blocksync import locations
 from blocksync.errors import Usage
-from orchestrate import volumes
+from orchestrate.guest import volumes
 from orchestrate.plan.model import Plan, Volume
 from orchestrate.xen.devices import is_name
 

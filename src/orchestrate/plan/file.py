@@ -14,7 +14,7 @@ from tomlkit.items import Table
 from blocksync import locations, own_files
 from blocksync.errors import Usage
 from blocksync.foreign import shown
-from orchestrate.guest import fixup
+from orchestrate.guest.fixups import fixup
 from orchestrate.layout import table as layout
 from orchestrate.plan import fields
 from orchestrate.plan.arguments import SPEAKABLE

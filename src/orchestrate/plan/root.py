@@ -6,11 +6,11 @@ from typing import TypeVar
 
 from blocksync.errors import Failed, Refused, Usage
 from blocksync.foreign import shown
-from orchestrate.guest import fstab
 from orchestrate.guest.facts import Facts, GuestVolume
-from orchestrate.guest.reading import Reading
+from orchestrate.guest.files.reading import Reading
+from orchestrate.guest.fixups import fstab
 from orchestrate.plan import arguments
-from orchestrate.plan.compose import MOUNTABLE, Found, guest_volume
+from orchestrate.plan.compose import MOUNTABLE, FoundVolume, guest_volume
 from orchestrate.xen.guest import XenGuest
 
 GUARD = "no-root"
@@ -33,7 +33,10 @@ class Root:
 
 
 def find(
-    xen: XenGuest, found: Sequence[Found], files: Callable[[Found], Reading], wanted: str | None = None
+    xen: XenGuest,
+    found: Sequence[FoundVolume],
+    files: Callable[[FoundVolume], Reading],
+    wanted: str | None = None,
 ) -> Root:
     """The root volume. `wanted` is what the operator named, `files` shows the files of one volume alone.
 
@@ -53,7 +56,7 @@ def _named(text: str, facts: Facts) -> GuestVolume | None:
     return fstab.volume_named(text, facts) or facts.volume(text)
 
 
-def _required(thing: str, named: GuestVolume | None, found: Sequence[Found], cause: str) -> str:
+def _required(thing: str, named: GuestVolume | None, found: Sequence[FoundVolume], cause: str) -> str:
     """The device of `named`, which has to be able to hold a root."""
     fitting = _fitting(found)
     if named is None:
@@ -68,7 +71,7 @@ def _required(thing: str, named: GuestVolume | None, found: Sequence[Found], cau
 
 
 def _looked_for(
-    xen: XenGuest, found: Sequence[Found], facts: Facts, files: Callable[[Found], Reading]
+    xen: XenGuest, found: Sequence[FoundVolume], facts: Facts, files: Callable[[FoundVolume], Reading]
 ) -> Root:
     fitting = _fitting(found)
     unset = "no root= is set" if xen.root is None else f"root={shown(xen.root, 80)} names none of its disks"
@@ -84,7 +87,9 @@ def _looked_for(
     raise Refused(xen.source, f"{unset}, and its volumes do not tell", _way_out(fitting), guard=GUARD)
 
 
-def _by_menu(xen: XenGuest, volume: Found, read: dict[str, Reading], facts: Facts) -> list[tuple[str, str]]:
+def _by_menu(
+    xen: XenGuest, volume: FoundVolume, read: dict[str, Reading], facts: Facts
+) -> list[tuple[str, str]]:
     """The volume that the menu of a boot loader names."""
     entry = _quietly(lambda: arguments.booted(xen, read[volume.device]))
     named = _named(entry.root, facts) if entry is not None and entry.root else None
@@ -93,7 +98,9 @@ def _by_menu(xen: XenGuest, volume: Found, read: dict[str, Reading], facts: Fact
     return [(named.device, f"the guest's own menu says so ({entry.path} of {volume.device})")]
 
 
-def _by_fstab(xen: XenGuest, volume: Found, read: dict[str, Reading], facts: Facts) -> list[tuple[str, str]]:
+def _by_fstab(
+    xen: XenGuest, volume: FoundVolume, read: dict[str, Reading], facts: Facts
+) -> list[tuple[str, str]]:
     """The volume whose own fstab mounts it at /."""
     del xen
     content = _quietly(lambda: read[volume.device].read(fstab.PATH)) or b""
@@ -102,7 +109,9 @@ def _by_fstab(xen: XenGuest, volume: Found, read: dict[str, Reading], facts: Fac
     return [(volume.device, "its own fstab mounts it at /")] if is_own else []
 
 
-def _by_marks(xen: XenGuest, volume: Found, read: dict[str, Reading], facts: Facts) -> list[tuple[str, str]]:
+def _by_marks(
+    xen: XenGuest, volume: FoundVolume, read: dict[str, Reading], facts: Facts
+) -> list[tuple[str, str]]:
     """A volume that looks like a system."""
     del xen, facts
     guest = read[volume.device]
@@ -118,15 +127,15 @@ def _quietly(look: Callable[[], _T]) -> _T | None:
         return None
 
 
-def _fitting(found: Sequence[Found]) -> list[Found]:
+def _fitting(found: Sequence[FoundVolume]) -> list[FoundVolume]:
     return [volume for volume in found if volume.signature.filesystem in MOUNTABLE]
 
 
-def _names(volumes: Sequence[Found]) -> str:
+def _names(volumes: Sequence[FoundVolume]) -> str:
     return ", ".join(volume.device for volume in volumes) or "none of its volumes"
 
 
-def _way_out(fitting: Sequence[Found]) -> str:
+def _way_out(fitting: Sequence[FoundVolume]) -> str:
     if not fitting:
         return "none of its volumes can hold a root: see what the configuration names"
     return f"say which: {' or '.join(f'--root {volume.device}' for volume in fitting)}"

@@ -13,22 +13,23 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from blocksync.errors import BlocksyncError, Failed
-from orchestrate import journal as journals
-from orchestrate import ownership, sides
-from orchestrate.checks import Result
-from orchestrate.guest.mounts import unmount_leftovers
-from orchestrate.hosts import HostLost
-from orchestrate.job import Job, Phase
-from orchestrate.journal import Closed, Journal, Owner
+from blocksync.hosts.host import HostLost
+from orchestrate.copying import ownership
+from orchestrate.copying.source import Source
+from orchestrate.guest.files.mounts import unmount_leftovers
+from orchestrate.handover import domain_file, fencing, preflight, start_on_kvm
+from orchestrate.handover.checks import Result
+from orchestrate.handover.convert import repair
+from orchestrate.handover.fencing import Asking, KvmSide, Nobody, XenSide
+from orchestrate.job import journal as journals
+from orchestrate.job.folder import Job, Phase
+from orchestrate.job.journal import Closed, Journal, Owner
+from orchestrate.job.stopwatch import Step, Stopwatch
 from orchestrate.kvm import accel
 from orchestrate.kvm.domain import DomainSpec, Nic, domain_xml
 from orchestrate.kvm.overlay import remove_leftovers
-from orchestrate.sides import Asking, KvmSide, Nobody, XenSide
-from orchestrate.source import Source
-from orchestrate.steps import domain_file, readiness, sync, take_over
-from orchestrate.steps.finishing import repair
+from orchestrate.steps import sync
 from orchestrate.steps.sync import SyncReport, SyncRequest, Tasks
-from orchestrate.stopwatch import Step, Stopwatch
 
 _FRESH_SECONDS = 60.0
 """A moment that is no older makes one more pass before the stop not worth its time."""
@@ -121,9 +122,9 @@ def run(
     night = journal.watched(watch)
     try:
         with night.step("check"):
-            kvm = sides.kvm_side(job.plan) if request.start else None
-            xen = sides.xen_side(job.plan, source.host)
-            notes = readiness.require(
+            kvm = fencing.kvm_side(job.plan) if request.start else None
+            xen = fencing.xen_side(job.plan, source.host)
+            notes = preflight.require(
                 job,
                 journal.content,
                 xen,
@@ -132,7 +133,7 @@ def run(
                 domain=lambda: domain_xml_of(job, request.accelerator),
                 handed_over=handed_over,
             )
-            passes = request.overrides - readiness.GUARDS
+            passes = request.overrides - preflight.GUARDS
             work = _Cutover(job, source, request, tasks, night, journal, xen, kvm, asking, passes, keep)
             if not handed_over:
                 notes += _accepted(work)
@@ -165,12 +166,12 @@ def _accepted(work: _Cutover) -> tuple[str, ...]:
     """Ask about what is known against the cutover, once; notes of it. Raises `Refused`."""
     content, guest = work.journal.content, work.job.plan.guest.name
     # Nobody waits for an answer while the guest is stopped.
-    known = readiness.GUARDS if content.stopped is not None else frozenset(content.accepted)
+    known = preflight.GUARDS if content.stopped is not None else frozenset(content.accepted)
     known |= work.request.overrides
-    found = readiness.risks(work.job, work.request.max_downtime)
-    if readiness.GUARDS - known:
-        found += readiness.more_risks(work.job, work.xen, work.source.host, known)
-    names = readiness.accepted(guest, found, known, work.asking)
+    found = preflight.risks(work.job, work.request.max_downtime)
+    if preflight.GUARDS - known:
+        found += preflight.more_risks(work.job, work.xen, work.source.host, known)
+    names = preflight.accepted(guest, found, known, work.asking)
     if names != content.accepted:
         work.journal.note(accepted=names)
     return tuple(f"{guest} {risk.cause}" for risk in found)
@@ -186,7 +187,7 @@ def _handed_over(work: _Cutover) -> SyncReport:
         with work.watch.step("make ready"):
             # The last pass and its proof, for each volume.
             work.source.make_ready(2 * len(plan.copied))
-            readiness.require_domain(plan, work.kvm, lambda: _domain(work))
+            preflight.require_domain(plan, work.kvm, lambda: _domain(work))
     _stop(work)
     with work.watch.step("last pass"):
         last = sync.last_pass(job, work.source, work.tasks, work.overrides, work.watch.tell)
@@ -234,10 +235,10 @@ def _pass_before_the_stop(work: _Cutover) -> bool:
 def _require_fix_ups(work: _Cutover) -> None:
     """While the guest still serves: that it can be repaired as it is now. Raises `Refused`."""
     known = work.request.overrides | frozenset(work.journal.content.accepted)
-    if readiness.FIX_UPS not in known:
+    if preflight.FIX_UPS not in known:
         with work.watch.step("fix-ups on an overlay"):
-            found = readiness.fix_up_risks(work.job)
-            readiness.accepted(work.job.plan.guest.name, found, known, work.asking)
+            found = preflight.fix_up_risks(work.job)
+            preflight.accepted(work.job.plan.guest.name, found, known, work.asking)
 
 
 def _stop(work: _Cutover) -> None:
@@ -254,8 +255,8 @@ def _started(work: _Cutover, last: SyncReport | None, notes: tuple[str, ...]) ->
     """The start on KVM, if it was asked for, and the end."""
     results: tuple[Result, ...] = ()
     if work.kvm is not None:
-        take_over.start(work.job, work.journal, work.xen, work.kvm, domain=_domain(work), watch=work.watch)
-        results, more = take_over.prove_serving(
+        start_on_kvm.start(work.job, work.journal, work.xen, work.kvm, domain=_domain(work), watch=work.watch)
+        results, more = start_on_kvm.prove_serving(
             work.job, work.journal, work.kvm, seconds=work.request.boot_timeout, watch=work.watch
         )
         notes += more
@@ -310,7 +311,7 @@ def domain_xml_of(job: Job, accelerator: str) -> str:
             accel=accel.domain_type(accel.choose(accelerator)),
             arch=plan.guest.arch,
             clock=plan.guest.clock,
-            uuid=sides.kvm_side(plan).uuid,
-            console_log=take_over.console_log(job),
+            uuid=fencing.kvm_side(plan).uuid,
+            console_log=start_on_kvm.console_log(job),
         )
     )

@@ -3,15 +3,15 @@
 import shlex
 
 from blocksync.errors import Refused
-from orchestrate import journal as journals
-from orchestrate import sides
-from orchestrate.job import Job
-from orchestrate.journal import Closed
+from orchestrate.copying.source import Source
+from orchestrate.handover import fencing
+from orchestrate.handover.fencing import KvmSide
+from orchestrate.job import journal as journals
+from orchestrate.job.folder import Job
+from orchestrate.job.journal import Closed
+from orchestrate.job.send_back_mark import refuse_torn
 from orchestrate.plan.model import Plan
-from orchestrate.sides import KvmSide
-from orchestrate.source import Source
 from orchestrate.steps import sync
-from orchestrate.torn import refuse_torn
 
 
 def run(job: Job, source: Source) -> tuple[str, ...]:
@@ -21,7 +21,7 @@ def run(job: Job, source: Source) -> tuple[str, ...]:
     """
     plan = job.plan
     journal = journals.opened(job.folder, plan.guest.name, plan.target)
-    kvm = sides.kvm_side(plan)
+    kvm = fencing.kvm_side(plan)
     refuse_torn(job)
     if journal.content.closed not in (Closed.DONE, Closed.FINISHED) or not _serves(kvm):
         raise Refused(
@@ -30,7 +30,7 @@ def run(job: Job, source: Source) -> tuple[str, ...]:
             "finish its cutover first: `xen2kvm cutover --start`; `xen2kvm status` says where it stands",
             guard="not-on-kvm",
         )
-    sides.xen_side(plan, source.host).require_absent()
+    fencing.xen_side(plan, source.host).require_absent()
     sync.drop_moments(job, source)
     journal.note(closed=Closed.FINISHED)
     return removals(plan)

@@ -6,26 +6,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from blocksync import guards
-from blocksync.devices import measure
+from blocksync.devices import guards
+from blocksync.devices.device import measure
 from blocksync.errors import Refused, Usage
 from blocksync.foreign import shown
+from blocksync.hosts.host import MOST_BYTES, Completed, Host, ThisHost
 from blocksync.locations import Location
 from blocksync.progress import Tell, untold
-from orchestrate import source, volumes
-from orchestrate.findings import Findings
-from orchestrate.guest import initramfs, kernels, power_button
-from orchestrate.guest.limits import limited
-from orchestrate.guest.unmounted import Unmounted
-from orchestrate.hosts import MOST_BYTES, Done, Host, ThisHost
+from orchestrate.copying import source
+from orchestrate.copying.source import Reach
+from orchestrate.guest import power_button, volumes
+from orchestrate.guest.boot import initramfs, kernels
+from orchestrate.guest.files.limits import limited
+from orchestrate.guest.files.unmounted import Unmounted
 from orchestrate.layout.table import TableKind
 from orchestrate.plan import file as plan_file
-from orchestrate.plan.compose import Found, Wishes, compose, layout_of, mountpoints, refuse_twins, unfit
+from orchestrate.plan.compose import FoundVolume, Wishes, compose, layout_of, mountpoints, refuse_twins, unfit
+from orchestrate.plan.findings import Findings
 from orchestrate.plan.model import Plan
 from orchestrate.plan.root import Root
 from orchestrate.plan.root import find as find_root
-from orchestrate.source import Reach
-from orchestrate.xen.disks import Disk
+from orchestrate.xen.disks import XenDisk
 from orchestrate.xen.guest import XenGuest, parse_guest, read_guest
 from orchestrate.xen.vifs import Vif
 
@@ -65,7 +66,7 @@ class _Counted:
         self._tell = tell
         self._count = 0
 
-    def run(self, argv: Sequence[str], *, most: int = MOST_BYTES) -> Done:
+    def run(self, argv: Sequence[str], *, most: int = MOST_BYTES) -> Completed:
         """As `Host.run`."""
         self._count += 1
         self._tell(f"reading the guest's files ({self._count})")
@@ -148,7 +149,9 @@ def _planned(request: PlanRequest, host: Host, tell: Tell) -> Planned:
     return planned
 
 
-def _composed(xen: XenGuest, found: list[Found], wishes: Wishes, root: Root, reading: Unmounted) -> Planned:
+def _composed(
+    xen: XenGuest, found: list[FoundVolume], wishes: Wishes, root: Root, reading: Unmounted
+) -> Planned:
     plan, warnings = compose(xen, found, wishes, root=root.device, reading=reading)
     # The newest kernel is the one that boots by itself; to look into more of them costs a slow host minutes.
     of_initramfs = initramfs.warnings(reading, kernels.bootable(reading)[:1])
@@ -196,9 +199,9 @@ def _require_bridge(vif: Vif) -> None:
         raise Usage(vif.place, f"{vif.mac} is a multicast address", "the first octet of a card's MAC is even")
 
 
-def _refuse_doubled(host: Host, found: list[Found]) -> None:
+def _refuse_doubled(host: Host, found: list[FoundVolume]) -> None:
     """Refuse one volume under two of the guest's names."""
-    seen: dict[str, Found] = {}
+    seen: dict[str, FoundVolume] = {}
     for volume in found:
         identity = volumes.identity(host, Path(volume.path))
         first = seen.setdefault(identity, volume)
@@ -229,7 +232,7 @@ def _refuse_unknown_mappings(request: PlanRequest, xen: XenGuest) -> None:
             )
 
 
-def _find(host: Host, disk: Disk, mapped: Mapping[str, Path], config: Location) -> Found:
+def _find(host: Host, disk: XenDisk, mapped: Mapping[str, Path], config: Location) -> FoundVolume:
     if disk.format != "raw":
         raise Refused(
             f"{disk.place}: {disk.target}",
@@ -239,7 +242,7 @@ def _find(host: Host, disk: Disk, mapped: Mapping[str, Path], config: Location) 
         )
     path = mapped.get(disk.target, Path(disk.target))
     size = volumes.size(host, path)
-    return Found(
+    return FoundVolume(
         device=disk.vdev,
         source=disk.target,
         path=str(path if config.host else path.absolute()),
@@ -248,7 +251,7 @@ def _find(host: Host, disk: Disk, mapped: Mapping[str, Path], config: Location) 
     )
 
 
-def _root(request: PlanRequest, xen: XenGuest, found: list[Found], host: Host) -> Root | None:
+def _root(request: PlanRequest, xen: XenGuest, found: list[FoundVolume], host: Host) -> Root | None:
     """The root; None where it may be on a volume of which another finding tells."""
     here, all_of_them = {volume.device for volume in found}, {disk.vdev for disk in xen.disks}
     named = (request.root or xen.root or "").removeprefix("/dev/")
@@ -257,7 +260,7 @@ def _root(request: PlanRequest, xen: XenGuest, found: list[Found], host: Host) -
     return find_root(xen, found, lambda volume: Unmounted(host, {"/": Path(volume.path)}), request.root)
 
 
-def _target_size(target: Path, found: list[Found]) -> int | None:
+def _target_size(target: Path, found: list[FoundVolume]) -> int | None:
     """The target's size in bytes if it exists; None for a file that is still to be made."""
     if not target.exists():
         if not target.parent.is_dir():
@@ -288,7 +291,7 @@ def _target_size(target: Path, found: list[Found]) -> int | None:
     return volumes.size(ThisHost(), target)
 
 
-def _reading(host: Host, found: list[Found], root: str) -> Unmounted:
+def _reading(host: Host, found: list[FoundVolume], root: str) -> Unmounted:
     """The guest's files: first the root alone, whose fstab tells where the other volumes belong."""
     paths = {volume.device: Path(volume.path) for volume in found}
     places = mountpoints(found, root, Unmounted(host, {"/": paths[root]}))

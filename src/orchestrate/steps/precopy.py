@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from blocksync.progress import Tell, untold
-from orchestrate import forecast
-from orchestrate.forecast import Forecast
-from orchestrate.job import Job
-from orchestrate.source import Source
+from orchestrate.copying import forecast
+from orchestrate.copying.forecast import Forecast
+from orchestrate.copying.source import Source
+from orchestrate.job.folder import Job
 from orchestrate.steps import sync
 from orchestrate.steps.sync import SyncReport, SyncRequest, Tasks
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from blocksync.errors import Differences, Failed
 from blocksync.foreign import shown, shown_lines
+from blocksync.hosts.host import FarHost, pieces
 from blocksync.transports.interface import Channel, Transport
-from orchestrate.guest import prepare
-from orchestrate.guest.prepare import Line
-from orchestrate.hosts import FarHost, pieces
+from orchestrate.guest.prepare import script as prepare
+from orchestrate.guest.prepare.script import Line
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _PAUSE = 3.0

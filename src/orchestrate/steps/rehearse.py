@@ -7,16 +7,16 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from blocksync.errors import Refused
-from orchestrate import ownership
-from orchestrate.guest import selinux_relabel
-from orchestrate.guest.mounts import unmount_leftovers
-from orchestrate.job import Job
+from orchestrate.copying import ownership
+from orchestrate.guest.files.mounts import unmount_leftovers
+from orchestrate.guest.fixups import selinux_relabel
+from orchestrate.handover.convert import finish
+from orchestrate.job.folder import Job
+from orchestrate.job.stopwatch import Step, Stopwatch
 from orchestrate.kvm import accel, bridge
 from orchestrate.kvm.confinement import confinement
 from orchestrate.kvm.machine import Machine, MachineSpec
 from orchestrate.kvm.overlay import overlay, remove_leftovers
-from orchestrate.steps.finishing import finish
-from orchestrate.stopwatch import Step, Stopwatch
 
 NONE = "none"
 """No network card."""

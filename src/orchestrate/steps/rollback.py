@@ -9,19 +9,21 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from blocksync.errors import BlocksyncError, Refused
-from orchestrate import journal as journals
-from orchestrate import ownership, sides
-from orchestrate.guest.mounts import unmount_leftovers
-from orchestrate.job import Job, Phase
-from orchestrate.journal import Closed, Journal, Owner
+from orchestrate.copying import ownership
+from orchestrate.copying.source import Source
+from orchestrate.guest.files.mounts import unmount_leftovers
+from orchestrate.handover import fencing, start_on_kvm
+from orchestrate.handover import send_back as give_back
+from orchestrate.handover.fencing import Asking, KvmSide, Nobody, XenSide
+from orchestrate.handover.send_back import GiveBackReport
+from orchestrate.job import journal as journals
+from orchestrate.job.folder import Job, Phase
+from orchestrate.job.journal import Closed, Journal, Owner
+from orchestrate.job.send_back_mark import refuse_torn
+from orchestrate.job.stopwatch import Step, Stopwatch
 from orchestrate.kvm.overlay import remove_leftovers
-from orchestrate.sides import Asking, KvmSide, Nobody, XenSide
-from orchestrate.source import Source
-from orchestrate.steps import give_back, sync, take_over
-from orchestrate.steps.give_back import GiveBackReport
+from orchestrate.steps import sync
 from orchestrate.steps.sync import Tasks
-from orchestrate.stopwatch import Step, Stopwatch
-from orchestrate.torn import refuse_torn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +60,7 @@ def run(
     night = journal.watched(watch)
     try:
         with night.step("check"):
-            xen = sides.xen_side(job.plan, source.host)
+            xen = fencing.xen_side(job.plan, source.host)
             _require_a_choice(job, journal, request)
             remove_leftovers(job.folder, unmount_leftovers)
         kvm = _stopped_on_kvm(job, journal, request, night, asking or Nobody())
@@ -102,9 +104,9 @@ def _stopped_on_kvm(
 ) -> KvmSide | None:
     """Stop the guest on KVM and see that nothing there has its disk; None where there is no libvirt."""
     if journal.content.owner is Owner.KVM:
-        kvm: KvmSide | None = sides.kvm_side(job.plan)
+        kvm: KvmSide | None = fencing.kvm_side(job.plan)
     else:
-        kvm = sides.kvm_side_if_any(job.plan)
+        kvm = fencing.kvm_side_if_any(job.plan)
     if kvm is None:
         return None
     with watch.step("stop on KVM"):
@@ -128,7 +130,7 @@ def _back_on_xen(job: Job, journal: Journal, xen: XenSide, kvm: KvmSide | None, 
             kvm.require_absent()
         if xen.tools is not None:
             xen.start()
-            take_over.put_autostart_back(journal, xen)
+            start_on_kvm.put_autostart_back(journal, xen)
     ownership.unmark(job)
     journal.note(owner=Owner.XEN, handed_over=False, closed=Closed.ROLLED_BACK)
     return xen.tools is not None

@@ -13,14 +13,16 @@ import msgspec
 from blocksync import own_files
 from blocksync.errors import BlocksyncError, Usage, why
 from blocksync.foreign import shown, shown_bytes
-from orchestrate import invocation, job, journal, standing, torn
-from orchestrate.forecast import Forecast
-from orchestrate.invocation import Invocation
-from orchestrate.job import DEFAULT_FOLDER, State
-from orchestrate.journal import Content
+from orchestrate.copying.forecast import Forecast
+from orchestrate.handover import standing
+from orchestrate.handover.standing import Broken, FoundJob, GuestPlace, Standing
+from orchestrate.job import folder as job
+from orchestrate.job import invocation, journal, send_back_mark
+from orchestrate.job.folder import DEFAULT_FOLDER, JobState
+from orchestrate.job.invocation import Invocation
+from orchestrate.job.journal import Content
 from orchestrate.plan import file as plan_file
 from orchestrate.plan.model import Plan
-from orchestrate.standing import Broken, Found, Holder, Standing
 
 _LARGEST = 16 << 20
 _LOOK = "find out on which side the guest runs; when it runs on Xen alone, move the file away"
@@ -32,23 +34,23 @@ _WAYS_OUT = {
 }
 _OF_A_JOB = ("state.json", journal.FILE, invocation.FILE, "lock")
 
-Kept = TypeVar("Kept", State, Content, Invocation)
+Kept = TypeVar("Kept", JobState, Content, Invocation)
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class JobStatus:
     """A job: its folder, what was found there, what it comes to, and what can be foretold of its next pass
     (`predicted` in seconds, if the guest stopped now).
     """
 
     folder: Path
-    found: Found
+    found: FoundJob
     standing: Standing
     forecast: Forecast | None
     predicted: float | None
 
 
-def of_plan(path: Path, folder: Path | None, now: float | None = None) -> Status:
+def of_plan(path: Path, folder: Path | None, now: float | None = None) -> JobStatus:
     """The status of a plan's guest, whose job is in `folder` or below DEFAULT_FOLDER.
 
     Raises Usage where neither the plan nor a folder says which guest it is.
@@ -63,12 +65,12 @@ def of_plan(path: Path, folder: Path | None, now: float | None = None) -> Status
     return _status(folder, now, plan_path=path, plan_broken=broken)
 
 
-def of_folder(folder: Path, now: float | None = None) -> Status:
+def of_folder(folder: Path, now: float | None = None) -> JobStatus:
     """The status of the job in a folder; the plan is where the job remembers it."""
     return _status(folder, now)
 
 
-def all_below(parent: Path, now: float | None = None) -> tuple[Status, ...]:
+def all_below(parent: Path, now: float | None = None) -> tuple[JobStatus, ...]:
     """Every job in a folder, the most urgent first. Raises Usage where it cannot be listed."""
     try:
         folders = sorted(each for each in parent.iterdir() if is_job(each))
@@ -95,9 +97,9 @@ def _status(
     plan: Plan | None = None,
     plan_path: Path | None = None,
     plan_broken: Broken | None = None,
-) -> Status:
+) -> JobStatus:
     now = time.time() if now is None else now
-    state, of_state = _kept(folder, "state.json", State, job.FORMAT)
+    state, of_state = _kept(folder, "state.json", JobState, job.FORMAT)
     content, of_journal = _kept(folder, journal.FILE, Content, journal.FORMAT)
     memory, of_memory = _kept(folder, invocation.FILE, Invocation, invocation.FORMAT)
     holder, of_lock = _holder(folder)
@@ -106,14 +108,14 @@ def _status(
         plan, plan_broken = _plan(plan_path)
     broken = [each for each in (of_journal, of_state, plan_broken, of_memory, of_lock) if each is not None]
     guest = plan.guest.name if plan else content.guest if content else folder.absolute().name
-    found = Found(
+    found = FoundJob(
         guest=shown(guest),
         plan=None if plan_path is None else os.path.abspath(plan_path),  # noqa: PTH100 - links stay
         target=_disk(plan, state),
         job_dir=None if folder == DEFAULT_FOLDER / guest else str(folder.absolute()),
         state=state,
         journal=content,
-        torn=torn.is_torn(folder),
+        torn=send_back_mark.is_torn(folder),
         holder=holder,
         broken=tuple(broken),
         xml=_xml(folder),
@@ -122,10 +124,10 @@ def _status(
         found = replace(found, command=memory.command, directory=memory.directory)
     outlook = None if state is None else standing.outlook(state)
     seconds = None if state is None else standing.predicted(state, now)
-    return Status(folder, found, standing.of(found, now), outlook, seconds)
+    return JobStatus(folder, found, standing.of(found, now), outlook, seconds)
 
 
-def _disk(plan: Plan | None, state: State | None) -> str | None:
+def _disk(plan: Plan | None, state: JobState | None) -> str | None:
     """The plan's disk, spelled as the state has it where it speaks of the same one."""
     if plan is None:
         return None
@@ -185,7 +187,7 @@ def _why(error: BlocksyncError | OSError | ValueError) -> str:
     return f"cannot be read: {why(error)}"
 
 
-def _holder(folder: Path) -> tuple[Holder | None, Broken | None]:
+def _holder(folder: Path) -> tuple[GuestPlace | None, Broken | None]:
     """The process that the lock names, if it has it open: taking the lock ourselves would be in the way."""
     lock = folder / "lock"
     try:
@@ -202,7 +204,7 @@ def _holder(folder: Path) -> tuple[Holder | None, Broken | None]:
     return _process(int(text), lock), None
 
 
-def _process(pid: int, lock: Path) -> Holder | None:
+def _process(pid: int, lock: Path) -> GuestPlace | None:
     try:
         if not any(each.samefile(lock) for each in _descriptors(pid)):
             return None
@@ -210,7 +212,7 @@ def _process(pid: int, lock: Path) -> Holder | None:
     except OSError:
         return None
     own = [n for n, word in enumerate(words) if word.endswith(b"xen2kvm")]
-    return Holder(pid, shown_bytes(b" ".join([b"xen2kvm", *words[own[-1] + 1 :]])) if own else "")
+    return GuestPlace(pid, shown_bytes(b" ".join([b"xen2kvm", *words[own[-1] + 1 :]])) if own else "")
 
 
 def _descriptors(pid: int) -> Iterator[Path]:

@@ -8,24 +8,24 @@ from pathlib import Path
 
 from msgspec.structs import replace as replace_state
 
-from blocksync import claims
 from blocksync.changes import Changes
+from blocksync.digests import trust
 from blocksync.errors import BlocksyncError
 from blocksync.extents import Extents
 from blocksync.passes import PassReport, PassRequest
 from blocksync.progress import Report, Tell, untold
-from blocksync.remote import Part
-from orchestrate import moments as moments_of
-from orchestrate import overflow, ownership, torn
-from orchestrate.guest.mounts import unmount_leftovers
-from orchestrate.job import Job, PassRecord, State
-from orchestrate.moments import Moment, Moments, NoMomentError, Quiesce
+from blocksync.remote import PassPart
+from orchestrate.copying import ownership, snapshot_watch, target_disk
+from orchestrate.copying import snapshot_sets as moments_of
+from orchestrate.copying.drift import refuse_drift
+from orchestrate.copying.other_domains import refuse_other_domains
+from orchestrate.copying.snapshot_sets import Moment, Moments, NoMomentError, Quiesce
+from orchestrate.copying.source import Proof, Source
+from orchestrate.copying.target_disk import bring_swap, bring_table
+from orchestrate.guest.files.mounts import unmount_leftovers
+from orchestrate.job import send_back_mark
+from orchestrate.job.folder import Job, JobState, PassRecord
 from orchestrate.plan.model import Volume
-from orchestrate.source import Proof, Source
-from orchestrate.steps import target_disk
-from orchestrate.steps.domains import refuse_other_domains
-from orchestrate.steps.drift import refuse_drift
-from orchestrate.steps.target_disk import bring_swap, bring_table
 
 Tasks = Callable[[str], Report]
 """Gives each volume's pass something to report its progress to, by name."""
@@ -114,7 +114,7 @@ def run(job: Job, source: Source, request: SyncRequest, tasks: Tasks, tell: Tell
     """Make a pass; what changed on the target is durable when this returns. `tell` is told what it is at."""
     work = _Work(job, source, request, tasks, tell)
     tell("looking at the volumes")
-    torn.refuse_torn(job)
+    send_back_mark.refuse_torn(job)
     state = _begun(job, again=request.again, dry_run=request.dry_run)
     refuse_drift(job.plan, source.host)
     refuse_other_domains(job.plan, request.overrides)
@@ -133,14 +133,14 @@ def run(job: Job, source: Source, request: SyncRequest, tasks: Tasks, tell: Tell
         return replace(report, notes=(f"copied from the volumes, without snapshots: {none}", *report.notes))
 
 
-def _begun(job: Job, *, again: bool, dry_run: bool) -> State:
+def _begun(job: Job, *, again: bool, dry_run: bool) -> JobState:
     """The state of a target that passes may write to, or of any where nothing is written."""
     if again and dry_run:
         return job.state()
     return ownership.begin_passes(job, again=again)
 
 
-def _believed(job: Job) -> State:
+def _believed(job: Job) -> JobState:
     """The state without what no longer holds, which is forgotten for good: an interrupted pass makes digests
     that are true of what it looked at, and the next one may not take them for more.
     """
@@ -152,22 +152,22 @@ def _believed(job: Job) -> State:
     return state
 
 
-def _is_still_known(job: Job, state: State) -> bool:
+def _is_still_known(job: Job, state: JobState) -> bool:
     """Whether nobody but passes wrote to the target, and the moment is one of these volumes."""
     return {volume.device for volume in job.plan.copied} == state.snapshots.keys() and all(
-        claims.still_true(
+        trust.still_true(
             job.digests(volume), job.plan.target, offset=volume.partition.offset, size=volume.size
         )
         for volume in job.plan.copied
     )
 
 
-def _moment_of(state: State) -> Moment | None:
+def _moment_of(state: JobState) -> Moment | None:
     return None if state.moment is None else moments_of.remembered(state.moment, state.snapshots)
 
 
-def _from_moment(work: _Work, moments: Moments, state: State) -> SyncReport:
-    """A snapshot pass. Its order is what orchestrate/moments.py argues from. Raises NoMomentError."""
+def _from_moment(work: _Work, moments: Moments, state: JobState) -> SyncReport:
+    """A snapshot pass. orchestrate/copying/snapshot_sets.py argues from its order. Raises NoMomentError."""
     earlier = _moment_of(state)
     number = 1 if state.moment is None else state.moment + 1
     volumes = moments.volumes()
@@ -179,7 +179,7 @@ def _from_moment(work: _Work, moments: Moments, state: State) -> SyncReport:
         work.tell("listing what changed")
         candidates = {} if earlier is None else moments.candidates(earlier, moment)
         reading = _Reading(moment, candidates, state.repaired or {})
-        with overflow.watched(moments, moment) as watch:
+        with snapshot_watch.watched(moments, moment) as watch:
             watched = replace(work, tasks=watch.over(work.tasks))
             report = _copy(watched, reading)
             carried = _carry_proof(watched, report, reading, state)
@@ -197,7 +197,7 @@ def _from_moment(work: _Work, moments: Moments, state: State) -> SyncReport:
     return replace(report, moment=number, notes=_notes(record, report))
 
 
-def _from_volumes(work: _Work, state: State) -> SyncReport:
+def _from_volumes(work: _Work, state: JobState) -> SyncReport:
     """A pass that reads everything, from the volumes themselves.
 
     An earlier moment is still one: the target lacks nothing but what changed since.
@@ -220,7 +220,7 @@ def last_pass(
     """The pass after the guest was stopped: from the volumes themselves, only what may have changed since the
     last moment. The moment stays, for `prove_last` and for another last pass; `drop_moments` removes it.
     """
-    torn.refuse_torn(job)
+    send_back_mark.refuse_torn(job)
     ownership.require_copy(job)
     state = _believed(job)
     at, began = time.time(), time.monotonic()
@@ -249,7 +249,7 @@ def prove_moment(job: Job, source: Source, tasks: Tasks) -> dict[str, str]:
         return {}
     if state.is_proven:
         return {volume.device: f"moment {moment.number}, proven before" for volume in job.plan.copied}
-    with overflow.watched(Moments(source.host, job.plan), moment) as watch:
+    with snapshot_watch.watched(Moments(source.host, job.plan), moment) as watch:
         work = _Work(job, source, SyncRequest(), watch.over(tasks))
         proofs = _proofs(work, [(volume, moment.path(volume.device), None) for volume in job.plan.copied])
     job.remember(replace_state(state, proven=state.moment))
@@ -298,7 +298,7 @@ def _proofs(work: _Work, volumes: Sequence[tuple[Volume, Path, Extents | None]])
     return dict(zip(devices, work.source.prove_all(proofs), strict=True))
 
 
-def _carry_proof(work: _Work, report: SyncReport, reading: _Reading, state: State) -> bool:
+def _carry_proof(work: _Work, report: SyncReport, reading: _Reading, state: JobState) -> bool:
     """Read back what this pass looked at, if the moment before was proven: then this one is, too."""
     if reading.moment is None or not state.is_proven or any(one.only is None for one in report.passes):
         return False
@@ -362,9 +362,10 @@ def _passes(work: _Work, reading: _Reading) -> tuple[VolumePass, ...]:
     )
 
 
-def _parts(work: _Work, volumes: Sequence[Volume], requests: Sequence[PassRequest]) -> list[Part]:
+def _parts(work: _Work, volumes: Sequence[Volume], requests: Sequence[PassRequest]) -> list[PassPart]:
     return [
-        Part(request, work.tasks(volume.device)) for volume, request in zip(volumes, requests, strict=True)
+        PassPart(request, work.tasks(volume.device))
+        for volume, request in zip(volumes, requests, strict=True)
     ]
 
 

@@ -18,8 +18,8 @@ import re
 from collections.abc import Iterator
 
 from blocksync.errors import Usage
-from orchestrate.xen.tokens import Kind, Token, tokens, unquote
-from orchestrate.xen.values import MAX_DEPTH, Data, Place, Settings, Value
+from orchestrate.xen.tokens import Token, TokenKind, tokens, unquote
+from orchestrate.xen.values import MAX_DEPTH, Data, Settings, TextPosition, Value
 
 # What + and % may build in all, in characters and list items: `a = a + a` doubles with every line.
 MAX_BUILT = 1 << 20
@@ -63,7 +63,7 @@ class _Parser:
 
     def statements(self) -> None:
         while not self._at_end_of_text():
-            if self._coming.kind is Kind.END:
+            if self._coming.kind is TokenKind.END:
                 self._next()
             else:
                 self._statement()
@@ -71,17 +71,17 @@ class _Parser:
     def _statement(self) -> None:
         self._used.clear()
         name = self._next()
-        if name.kind is Kind.SIGN and name.text not in _OUR_SIGNS:
+        if name.kind is TokenKind.SIGN and name.text not in _OUR_SIGNS:
             raise _python(name.place, f"`{name.text}`")
-        if name.kind is not Kind.NAME:
+        if name.kind is not TokenKind.NAME:
             raise name.place.wrong(f"a setting (NAME = value) was expected, found {_shown(name)}")
         if name.text in _PYTHON_WORDS:
             raise _python(name.place, f"`{name.text}`")
         sign = self._next()
-        if sign.kind is not Kind.SIGN or sign.text not in ("=", "+="):
+        if sign.kind is not TokenKind.SIGN or sign.text not in ("=", "+="):
             raise _not_a_setting(name, sign)
         value = self._expression()
-        if self._coming.kind is not Kind.END:
+        if self._coming.kind is not TokenKind.END:
             raise _unexpected(self._coming)
         self._assign(name, sign.text, value)
 
@@ -118,19 +118,19 @@ class _Parser:
         if self._comes("("):
             return self._group()
         token = self._next()
-        if token.kind is Kind.TEXT:
+        if token.kind is TokenKind.TEXT:
             return self._text(token)
-        if token.kind is Kind.NUMBER:
+        if token.kind is TokenKind.NUMBER:
             return Value(_whole(token), token.place)
-        if token.kind is Kind.NAME:
+        if token.kind is TokenKind.NAME:
             return self._named(token)
-        if token.kind is Kind.SIGN and token.text == "-" and self._coming.kind is Kind.NUMBER:
+        if token.kind is TokenKind.SIGN and token.text == "-" and self._coming.kind is TokenKind.NUMBER:
             return Value(-_whole(self._next()), token.place)
         raise _unexpected(token)
 
     def _text(self, token: Token) -> Value:
         following = self._coming
-        if following.kind is Kind.TEXT:
+        if following.kind is TokenKind.TEXT:
             raise following.place.wrong(
                 "two strings stand side by side: the comma between them is missing (Python would join them)",
                 "put a comma between them, or + to join them",
@@ -148,7 +148,7 @@ class _Parser:
             raise _python(token.place, f"`{token.text}{self._coming.text}` (a call or an index)")
         if self._open and self._comes("="):
             raise self._never_closed()
-        if self._coming.kind is Kind.NAME and self._coming.text in _PYTHON_WORDS:
+        if self._coming.kind is TokenKind.NAME and self._coming.text in _PYTHON_WORDS:
             raise _python(self._coming.place, f"`{self._coming.text}`")
         known = self.values.get(token.text)
         if known is not None:
@@ -203,14 +203,14 @@ class _Parser:
 
     # Operators
 
-    def _sum(self, left: Value, right: Value, place: Place) -> Value:
+    def _sum(self, left: Value, right: Value, place: TextPosition) -> Value:
         data = _joined(left.data, right.data)
         if data is None:
             raise place.wrong(f"{left.kind} and {right.kind} cannot be added")
         self._count(data.bit_length() if isinstance(data, int) else len(data), place)
         return Value(data, left.place)
 
-    def _formatted(self, template: Value, arguments: tuple[Value, ...], place: Place) -> Value:
+    def _formatted(self, template: Value, arguments: tuple[Value, ...], place: TextPosition) -> Value:
         if not isinstance(template.data, str):
             raise _python(place, "arithmetic (`%`)")
         remaining = list(reversed(arguments))
@@ -226,7 +226,7 @@ class _Parser:
             raise remaining[-1].place.wrong("the text before `%` has no place for this value")
         return Value(built, template.place)
 
-    def _count(self, size: int, place: Place) -> None:
+    def _count(self, size: int, place: TextPosition) -> None:
         self._built += size
         if self._built > MAX_BUILT:
             raise place.wrong(f"the expressions of this file build more than {MAX_BUILT} characters")
@@ -237,43 +237,43 @@ class _Parser:
         """Take the token that comes. Inside brackets line ends do not count."""
         token = self._coming
         self._coming = next(self._source, token)
-        while self._open and self._coming.kind is Kind.END and self._coming.text == "\n":
+        while self._open and self._coming.kind is TokenKind.END and self._coming.text == "\n":
             self._coming = next(self._source)
         return token
 
     def _comes(self, sign: str) -> bool:
-        return self._coming.kind is Kind.SIGN and self._coming.text == sign
+        return self._coming.kind is TokenKind.SIGN and self._coming.text == sign
 
     def _at_end_of_text(self) -> bool:
-        return self._coming.kind is Kind.END and self._coming.text == ""
+        return self._coming.kind is TokenKind.END and self._coming.text == ""
 
     def _comes_a_setting(self) -> bool:
-        return self._coming.kind is Kind.NAME and self._coming.text not in _PYTHON_WORDS
+        return self._coming.kind is TokenKind.NAME and self._coming.text not in _PYTHON_WORDS
 
     def _never_closed(self) -> Usage:
         opening = self._open[-1]
         return opening.place.wrong(f"`{opening.text}` is never closed")
 
 
-def _python(place: Place, construct: str) -> Usage:
+def _python(place: TextPosition, construct: str) -> Usage:
     return place.wrong(f"{construct} is Python code: configurations are read, never run")
 
 
 def _not_a_setting(name: Token, sign: Token) -> Usage:
-    if sign.kind is Kind.SIGN:
+    if sign.kind is TokenKind.SIGN:
         return _python(name.place, f"`{name.text}{sign.text}`")
     return sign.place.wrong(f"`=` was expected after `{name.text[:40]}`, found {_shown(sign)}")
 
 
 def _unexpected(token: Token) -> Usage:
-    python = token.kind is Kind.SIGN and token.text not in _OUR_SIGNS
-    if python or (token.kind is Kind.NAME and token.text in _PYTHON_WORDS):
+    python = token.kind is TokenKind.SIGN and token.text not in _OUR_SIGNS
+    if python or (token.kind is TokenKind.NAME and token.text in _PYTHON_WORDS):
         return _python(token.place, f"`{token.text}`")
     return token.place.wrong(f"a value or the end of the statement was expected, found {_shown(token)}")
 
 
 def _shown(token: Token) -> str:
-    if token.kind is Kind.END:
+    if token.kind is TokenKind.END:
         return "the end of the text" if token.text == "" else "the end of the statement"
     return f"`{token.text[:40]}`"
 
@@ -298,7 +298,7 @@ def _joined(left: Data, right: Data) -> str | int | tuple[Value, ...] | None:
     return None
 
 
-def _converted(found: re.Match[str], remaining: list[Value], place: Place) -> str:
+def _converted(found: re.Match[str], remaining: list[Value], place: TextPosition) -> str:
     """One conversion of a template; takes its value off the end of `remaining`."""
     kind = found["type"]
     if kind == "%":

@@ -7,7 +7,7 @@ majors of hd and sd. Disks count from 0, partitions from 1.
 import re
 from dataclasses import dataclass
 
-from orchestrate.xen.values import Place
+from orchestrate.xen.values import TextPosition
 
 _WAY_OUT = "name it as the guest sees it, such as xvda, xvda2, sda1 or hda1"
 
@@ -38,7 +38,7 @@ class VirtualDevice:
         return f"{self.bus}{_letters(self.disk)}{self.partition or ''}"
 
 
-def virtual_device(text: str, place: Place) -> VirtualDevice:
+def virtual_device(text: str, place: TextPosition) -> VirtualDevice:
     """Read `xvda2`, `/dev/sda1`, `d0p1` (partition 0: the disk), or a number such as 0xca02.
 
     Raises `Usage` about `place` for anything else, and for disks or partitions a bus has no name for.

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from orchestrate.xen.devices import is_foreign_number, is_virtual_device, virtual_device
-from orchestrate.xen.values import Place, Value
+from orchestrate.xen.values import TextPosition, Value
 
 FORMATS = frozenset(["raw", "qcow", "qcow2", "vhd", "qed", "vmdk"])
 
@@ -43,7 +43,7 @@ _FORMS = "write 'phy:/dev/VG/LV,xvda1,w' or 'format=raw, vdev=xvda1, access=rw, 
 
 
 @dataclass(frozen=True, slots=True)
-class Disk:
+class XenDisk:
     """One disk or partition that a guest sees.
 
     `vdev` is its name in the guest (xvda2; sda2 and hda1 stay as configured), `target` what backs it on the
@@ -55,7 +55,7 @@ class Disk:
     target: str
     format: str
     readonly: bool
-    place: Place
+    place: TextPosition
     others: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     @property
@@ -83,7 +83,7 @@ class _Parts:
         return replace(self, warnings=(*self.warnings, warning))
 
 
-def read_disk(specification: Value) -> tuple[Disk | None, tuple[str, ...]]:
+def read_disk(specification: Value) -> tuple[XenDisk | None, tuple[str, ...]]:
     """Read one item of `disk`: text, or a group of its parts (`vdev`, `access` and so on, with `target`, or
     xend's `uname`, whose prefix counts).
 
@@ -101,7 +101,7 @@ def read_disk(specification: Value) -> tuple[Disk | None, tuple[str, ...]]:
     return _judged(parts, place)
 
 
-def _judged(parts: _Parts, place: Place) -> tuple[Disk, tuple[str, ...]]:
+def _judged(parts: _Parts, place: TextPosition) -> tuple[XenDisk, tuple[str, ...]]:
     vdev = parts.vdev
     if not parts.target:
         raise place.wrong("the disk has no target (the volume or file behind it)", _FORMS)
@@ -112,7 +112,7 @@ def _judged(parts: _Parts, place: Place) -> tuple[Disk, tuple[str, ...]]:
     if parts.backend not in (None, "", "0", "Domain-0"):
         parts = parts.warned(f"the volume belongs to the domain {parts.backend}, not to dom0")
     parts = _resolved(parts)
-    disk = Disk(
+    disk = XenDisk(
         vdev=virtual_device(vdev, place).name,
         target=parts.target or "",
         format=_format(parts.format or "raw", place),
@@ -129,17 +129,17 @@ def _others(parts: _Parts) -> tuple[tuple[str, str], ...]:
     return (*((name, value) for name, value in named if value), *words)
 
 
-def _placed(warnings: tuple[str, ...], place: Place) -> tuple[str, ...]:
+def _placed(warnings: tuple[str, ...], place: TextPosition) -> tuple[str, ...]:
     return tuple(f"{place}: {warning}" for warning in warnings)
 
 
-def _format(word: str, place: Place) -> str:
+def _format(word: str, place: TextPosition) -> str:
     if word not in FORMATS:
         raise place.wrong(f"unknown disk format {word[:40]!r}", f"one of {', '.join(sorted(FORMATS))}")
     return word
 
 
-def _readonly(word: str, place: Place) -> bool:
+def _readonly(word: str, place: TextPosition) -> bool:
     if word not in _READ_ONLY:
         raise place.wrong(f"unknown access {word[:40]!r}", "r or ro for read-only, w or rw for writing")
     return _READ_ONLY[word]
@@ -159,7 +159,7 @@ def _resolved(parts: _Parts) -> _Parts:
     return replace(parts, target=f"/dev/{target}")
 
 
-def _split_vdev(parts: _Parts, place: Place) -> _Parts:
+def _split_vdev(parts: _Parts, place: TextPosition) -> _Parts:
     """Take `:cdrom` or `:disk` off the virtual device."""
     name, colon, kind = (parts.vdev or "").partition(":")
     if not colon:
@@ -169,7 +169,7 @@ def _split_vdev(parts: _Parts, place: Place) -> _Parts:
     return replace(parts, vdev=name, cdrom=parts.cdrom or kind == "cdrom")
 
 
-def _parts_of_group(group: Mapping[str, Value], place: Place) -> _Parts:
+def _parts_of_group(group: Mapping[str, Value], place: TextPosition) -> _Parts:
     parts = _keyed({name: group[name].text() for name in group if name in _KEYS}, place)
     parts = replace(parts, words=tuple(name for name in group if name in _WORDS))
     if "uname" in group:
@@ -177,7 +177,7 @@ def _parts_of_group(group: Mapping[str, Value], place: Place) -> _Parts:
     return replace(parts, target=group["target"].text() if "target" in group else None)
 
 
-def _parts_of_text(text: str, place: Place) -> _Parts:
+def _parts_of_text(text: str, place: TextPosition) -> _Parts:
     start = _TARGET.search(text)
     keyed: dict[str, str] = {}
     positional: list[str] = []
@@ -198,7 +198,7 @@ def _parts_of_text(text: str, place: Place) -> _Parts:
     return _with_positions(parts, positional, place)
 
 
-def _keep(keyed: dict[str, str], key: str, word: str, place: Place) -> None:
+def _keep(keyed: dict[str, str], key: str, word: str, place: TextPosition) -> None:
     if key in _IGNORED_KEYS:
         return
     if key not in _KEYS:
@@ -208,7 +208,7 @@ def _keep(keyed: dict[str, str], key: str, word: str, place: Place) -> None:
     keyed[key] = word
 
 
-def _keyed(words: Mapping[str, str], place: Place) -> _Parts:
+def _keyed(words: Mapping[str, str], place: TextPosition) -> _Parts:
     devtype = words.get("devtype", "disk")
     if devtype not in ("cdrom", "disk"):
         raise place.wrong(f"unknown devtype {devtype[:40]!r}", "disk or cdrom")
@@ -228,7 +228,7 @@ def _with_rest(parts: _Parts, target: str) -> _Parts:
     return replace(parts, target=target)
 
 
-def _with_positions(parts: _Parts, words: list[str], place: Place) -> _Parts:
+def _with_positions(parts: _Parts, words: list[str], place: TextPosition) -> _Parts:
     """Give the words without a key to what is still open, in the order of xl, or of xm after a prefix."""
     words = list(words)
     prefixed = False
@@ -247,7 +247,7 @@ def _with_positions(parts: _Parts, words: list[str], place: Place) -> _Parts:
     return parts
 
 
-def _with_format(parts: _Parts, words: list[str], place: Place) -> tuple[_Parts, list[str]]:
+def _with_format(parts: _Parts, words: list[str], place: TextPosition) -> tuple[_Parts, list[str]]:
     """The second word without a prefix: xl's format, or xm's virtual device."""
     word = words[0]
     if not parts.target and ":" in word:
@@ -262,7 +262,7 @@ def _with_format(parts: _Parts, words: list[str], place: Place) -> tuple[_Parts,
     return parts, words
 
 
-def _with_target(parts: _Parts, target: str, place: Place) -> tuple[_Parts, bool]:
+def _with_target(parts: _Parts, target: str, place: TextPosition) -> tuple[_Parts, bool]:
     """Set the target, its prefixes (phy:, tap:qcow2:, drbd: ...) resolved; and whether it had any."""
     prefixed = False
     while not target.startswith("/") and (found := _PREFIX.match(target)):

@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 from blocksync.errors import Usage
 from blocksync.foreign import shown
 from orchestrate.xen import config, left_behind, xl_listing, xl_sxp_listing, xm_listing
-from orchestrate.xen.disks import Disk, read_disk
-from orchestrate.xen.values import HAND_IN, Place, Settings, Value
+from orchestrate.xen.disks import XenDisk, read_disk
+from orchestrate.xen.values import HAND_IN, Settings, TextPosition, Value
 from orchestrate.xen.vifs import Vif, read_vif
 
 MAX_FILE_BYTES = 1 << 20
@@ -54,7 +54,7 @@ class XenGuest:
     on_poweroff: str | None
     on_reboot: str | None
     on_crash: str | None
-    disks: tuple[Disk, ...]
+    disks: tuple[XenDisk, ...]
     vifs: tuple[Vif, ...]
     warnings: tuple[str, ...]
     left_behind: tuple[str, ...] = ()
@@ -231,8 +231,8 @@ def _root(settings: Settings, cmdline: str) -> str | None:
     return words[0] if words and settings.text("cmdline") is None else None
 
 
-def _disks(settings: Settings) -> tuple[tuple[Disk, ...], tuple[str, ...]]:
-    disks: dict[str, Disk] = {}
+def _disks(settings: Settings) -> tuple[tuple[XenDisk, ...], tuple[str, ...]]:
+    disks: dict[str, XenDisk] = {}
     warnings: list[str] = []
     for item in settings.items("disk"):
         disk, of_disk = read_disk(item)
@@ -251,7 +251,7 @@ def _disks(settings: Settings) -> tuple[tuple[Disk, ...], tuple[str, ...]]:
 
 
 def _no_disk(setting: Value | None, source: str) -> Usage:
-    place = setting.place if setting else Place(source, 1, 1)
+    place = setting.place if setting else TextPosition(source, 1, 1)
     return place.wrong("the guest has no disk", "give at least one: disk = ['phy:/dev/VG/LV,xvda1,w']")
 
 

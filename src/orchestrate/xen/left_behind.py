@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from blocksync.foreign import shown
-from orchestrate.xen.disks import Disk
+from orchestrate.xen.disks import XenDisk
 from orchestrate.xen.values import Settings, Value
 from orchestrate.xen.vifs import Vif
 
@@ -221,7 +221,7 @@ _READ_ONLY = (
 )
 
 
-def of(settings: Settings, disks: Iterable[Disk], vifs: Iterable[Vif]) -> tuple[str, ...]:
+def of(settings: Settings, disks: Iterable[XenDisk], vifs: Iterable[Vif]) -> tuple[str, ...]:
     """A sentence for each setting that does not go over, in the order of the configuration."""
     told: list[str] = []
     own: list[str] = []
@@ -246,7 +246,7 @@ def of(settings: Settings, disks: Iterable[Disk], vifs: Iterable[Vif]) -> tuple[
     return tuple(told)
 
 
-def _left(thing: Value | Disk | Vif, name: str, value: str, reason: str) -> str:
+def _left(thing: Value | XenDisk | Vif, name: str, value: str, reason: str) -> str:
     if "passw" in name.lower():
         value = "..."
     value = _PASSWORD.sub(r"\1...", value)
@@ -271,7 +271,7 @@ def _is_what_it_gets(settings: Settings, name: str, value: Value) -> bool:
     return value.number() <= number
 
 
-def _of_disk(disk: Disk) -> Iterator[str]:
+def _of_disk(disk: XenDisk) -> Iterator[str]:
     for name, value in disk.others:
         word = value if name == "access" else name
         if disk.readonly and name == "access":

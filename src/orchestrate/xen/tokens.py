@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from orchestrate.xen.values import Place
+from orchestrate.xen.values import TextPosition
 
 
-class Kind(Enum):
+class TokenKind(Enum):
     """Kinds of token. `END` closes a statement: a line's end, `;`, or the end of the text."""
 
     NAME = "a name"
@@ -22,9 +22,9 @@ class Kind(Enum):
 class Token:
     """One token: its `text` as written (without joins and comments) and where it starts."""
 
-    kind: Kind
+    kind: TokenKind
     text: str
-    place: Place
+    place: TextPosition
 
 
 _PATTERN = re.compile(
@@ -39,7 +39,13 @@ _PATTERN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_KINDS = {"end": Kind.END, "text": Kind.TEXT, "number": Kind.NUMBER, "name": Kind.NAME, "sign": Kind.SIGN}
+_KINDS = {
+    "end": TokenKind.END,
+    "text": TokenKind.TEXT,
+    "number": TokenKind.NUMBER,
+    "name": TokenKind.NAME,
+    "sign": TokenKind.SIGN,
+}
 
 
 def tokens(text: str, source: str) -> Iterator[Token]:
@@ -49,7 +55,7 @@ def tokens(text: str, source: str) -> Iterator[Token]:
     """
     line, line_start, at = 1, 0, 0
     while at < len(text):
-        place = Place(source, line, at - line_start + 1)
+        place = TextPosition(source, line, at - line_start + 1)
         match = _PATTERN.match(text, at)
         if match is None:
             raise place.wrong(_unreadable(text[at]))
@@ -60,7 +66,7 @@ def tokens(text: str, source: str) -> Iterator[Token]:
         if "\n" in piece:
             line += piece.count("\n")
             line_start = match.start() + piece.rindex("\n") + 1
-    yield Token(Kind.END, "", Place(source, line, at - line_start + 1))
+    yield Token(TokenKind.END, "", TextPosition(source, line, at - line_start + 1))
 
 
 def _unreadable(character: str) -> str:

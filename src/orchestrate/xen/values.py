@@ -40,7 +40,7 @@ _FLAGS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TextPosition:
     """Where something is written: `source` as given, `line` and `column` from 1."""
 
     source: str
@@ -63,7 +63,7 @@ class Value:
     """One value and its place. The readings below raise `Usage` about the place when it is another kind."""
 
     data: Data
-    place: Place
+    place: TextPosition
 
     @property
     def kind(self) -> str:

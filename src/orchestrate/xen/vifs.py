@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from blocksync.foreign import shown
-from orchestrate.xen.values import Place, Value
+from orchestrate.xen.values import TextPosition, Value
 
 _KEYS = frozenset(["mac", "bridge", "ip", "script", "model", "vifname"])
 _BRIDGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@+-]{0,63}")
@@ -34,7 +34,7 @@ class Vif:
     script: str | None
     model: str | None
     name: str | None
-    place: Place
+    place: TextPosition
     others: tuple[tuple[str, str], ...] = field(default=(), compare=False)
     trunk: str | None = None
 
@@ -87,7 +87,7 @@ def _taken_apart(text: str) -> tuple[dict[str, str], list[str]]:
     return words, strays
 
 
-def _address(text: str, place: Place) -> str:
+def _address(text: str, place: TextPosition) -> str:
     try:
         ipaddress.ip_interface(text)
     except ValueError:
@@ -97,7 +97,7 @@ def _address(text: str, place: Place) -> str:
     return text
 
 
-def _bridge(text: str, script: str, place: Place) -> tuple[str | None, str | None]:
+def _bridge(text: str, script: str, place: TextPosition) -> tuple[str | None, str | None]:
     """The bridge, and the VLANs behind its name where the name is in Open vSwitch's notation."""
     switched = _SWITCHED.fullmatch(text)
     if switched and (script.endswith("vif-openvswitch") or (":" in text and not script)):
@@ -107,7 +107,7 @@ def _bridge(text: str, script: str, place: Place) -> tuple[str | None, str | Non
     return text or None, None
 
 
-def _mac(text: str, place: Place) -> str | None:
+def _mac(text: str, place: TextPosition) -> str | None:
     mac = text.lower().replace("-", ":")
     if not mac:
         return None

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 
-from orchestrate.xen.values import MAX_DEPTH, Data, Place, Settings, Value
+from orchestrate.xen.values import MAX_DEPTH, Data, Settings, TextPosition, Value
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _STRING = re.compile(r'"[^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*)*"')
@@ -234,5 +234,5 @@ class _Reader:
             raise self._place().wrong(f"`{character}` was expected", _WAY_OUT)
         self._at += 1
 
-    def _place(self) -> Place:
-        return Place(self._source, self._line, self._at - self._line_start + 1)
+    def _place(self) -> TextPosition:
+        return TextPosition(self._source, self._line, self._at - self._line_start + 1)

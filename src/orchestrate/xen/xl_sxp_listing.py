@@ -8,7 +8,7 @@ The listing names no bridge and none of the events (on_reboot and the like).
 
 import re
 
-from orchestrate.xen.values import Place, Settings, Value
+from orchestrate.xen.values import Settings, TextPosition, Value
 
 _FORM = re.compile(r"\s*\(domain\s*\n\s*\(domid -?[0-9]+\)\s*\n\s*\((?:domain_)?create_info\)")
 _LINE = re.compile(r"\s*\((?P<name>[\w]+)(?: (?P<value>.*))?\)\s*")
@@ -49,7 +49,7 @@ def parse(text: str, name: str) -> Settings:
     Raises `Usage` about `name:line:column`.
     """
     guests = len(re.findall(r"^\(domain\s*$", text, re.MULTILINE))
-    start = Place(name, 1, 1)
+    start = TextPosition(name, 1, 1)
     if guests != 1:
         raise start.wrong(
             f"the listing holds {guests} guests, one is needed", "write it anew: xl list -l NAME > NAME.sxp"
@@ -58,7 +58,7 @@ def parse(text: str, name: str) -> Settings:
     devices: dict[str, list[Value]] = {"tap": [], "vif": []}
     device: dict[str, Value] | None = None
     for number, line in enumerate(text.splitlines(), 1):
-        place = Place(name, number, len(line) - len(line.lstrip()) + 1)
+        place = TextPosition(name, number, len(line) - len(line.lstrip()) + 1)
         if opened := _OPEN.fullmatch(line):
             kind = opened["name"]
             if kind == "hvm":
@@ -78,13 +78,13 @@ def parse(text: str, name: str) -> Settings:
     return Settings(name, _named(values), (f"{name}: {_SAYS_LESS}",))
 
 
-def _put(group: dict[str, Value], setting: re.Match[str], place: Place) -> None:
+def _put(group: dict[str, Value], setting: re.Match[str], place: TextPosition) -> None:
     value = (setting["value"] or "").strip()
     if value not in _NOT_SET and setting["name"] not in _STATE:
         group[setting["name"]] = Value(value, place)
 
 
-def _listed(found: list[Value], place: Place) -> Value:
+def _listed(found: list[Value], place: TextPosition) -> Value:
     return Value(tuple(found), found[0].place if found else place)
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 
 from orchestrate.xen.tokens import unquote
-from orchestrate.xen.values import MAX_DEPTH, Place, Settings, Value
+from orchestrate.xen.values import MAX_DEPTH, Settings, TextPosition, Value
 
 _TOKEN = re.compile(
     r"""(?P<skip>\s+)|(?P<bracket>[()])|(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(?P<word>[^\s()'"]+)""",
@@ -51,7 +51,7 @@ def parse(text: str, name: str) -> Settings:
     Raises `Usage` about `name:line:column`.
     """
     domains = [value for value in _expressions(text, name) if _head(value) == "domain"]
-    start = Place(name, 1, 1)
+    start = TextPosition(name, 1, 1)
     if len(domains) != 1:
         raise start.wrong(f"the listing holds {len(domains)} guests, one is needed", _WAY_OUT)
     fields = domains[0].items()[1:]
@@ -124,7 +124,7 @@ def _group(device: Value, names: dict[str, str] | None) -> Value:
 def _expressions(text: str, source: str) -> list[Value]:
     """All expressions of the text, read with a stack."""
     levels: list[list[Value]] = [[]]
-    opened: list[Place] = []
+    opened: list[TextPosition] = []
     for group, piece, place in _tokens(text, source):
         if piece == "(" and group == "bracket":
             if len(opened) == MAX_DEPTH:
@@ -143,10 +143,10 @@ def _expressions(text: str, source: str) -> list[Value]:
     return levels[0]
 
 
-def _tokens(text: str, source: str) -> Iterator[tuple[str, str, Place]]:
+def _tokens(text: str, source: str) -> Iterator[tuple[str, str, TextPosition]]:
     line, line_start, at = 1, 0, 0
     while at < len(text):
-        place = Place(source, line, at - line_start + 1)
+        place = TextPosition(source, line, at - line_start + 1)
         match = _TOKEN.match(text, at)
         if match is None:
             raise place.wrong("a string starts here and is never closed", _WAY_OUT)

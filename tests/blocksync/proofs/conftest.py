@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from forked import SMALL, Engine, build_interposer
 
-from blocksync import digests
+from blocksync.digests import digest_file
 
 
 @pytest.fixture(scope="module", autouse=True)
 def small_chunks() -> Iterator[None]:
     """Digest files have chunks as small here as in the forked commands."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(digests, "CHUNK_DIGESTS", SMALL["blocksync.digests.CHUNK_DIGESTS"])
+        patch.setattr(digest_file, "CHUNK_DIGESTS", SMALL["blocksync.digests.digest_file.CHUNK_DIGESTS"])
         yield
 
 

@@ -19,7 +19,7 @@ SMALL = {
     "blocksync.passes.DIRECT_SEGMENT": 131072,
     "blocksync.passes.FLUSH_EVERY": 131072,
     "blocksync.passes.TICK": 0.001,
-    "blocksync.digests.CHUNK_DIGESTS": 16,
+    "blocksync.digests.digest_file.CHUNK_DIGESTS": 16,
 }
 
 

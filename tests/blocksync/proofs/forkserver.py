@@ -16,8 +16,10 @@ import time
 import traceback
 from typing import Any, NoReturn
 
-from blocksync import _copy, cli, digests, extents, history, passes, verify  # noqa: F401
-from blocksync.devices import Opened
+from blocksync import _copy
+from blocksync.commands import run
+from blocksync.devices.device import Opened
+from blocksync.digests import digest_file, history  # noqa: F401
 
 Job = dict[str, Any]
 
@@ -78,7 +80,7 @@ def _become(job: Job, interpose: ctypes.CDLL, streams: list[int]) -> NoReturn:
 
 def _exit_code_of_main() -> int:
     try:
-        cli.main()
+        run.main()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0

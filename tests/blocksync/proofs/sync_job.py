@@ -10,8 +10,8 @@ from random import Random
 import xxhash
 from blake3 import blake3
 
-from blocksync import digests
-from blocksync.digests import Header, Untrusted
+from blocksync.digests import digest_file
+from blocksync.digests.digest_file import FileHeader, Untrusted
 from blocksync.extents import Extents
 
 # <linux/fs.h>
@@ -102,7 +102,7 @@ class SyncJob:
             listed = self.folder.with_suffix(".extents")
             listed.write_text(self.only.to_text())
             words += ["--only", listed]
-        return words + (["--digests", self.digests] if digests else []) + list(more)
+        return words + (["--digests", self.digests] if digest_file else []) + list(more)
 
     def held(self) -> bytes:
         """All bytes of the target, from where they are in the end."""
@@ -212,10 +212,10 @@ def claims(path: Path) -> dict[int, bytes]:
     """
     try:
         with path.open("rb") as file:
-            binding = Header.unpack(file.read(digests.HEADER_SIZE)).binding
+            binding = FileHeader.unpack(file.read(digest_file.HEADER_SIZE)).binding
     except (FileNotFoundError, Untrusted):
         return {}
-    loaded = digests.load(path, binding)
+    loaded = digest_file.load(path, binding)
     if not loaded.trusted:
         return {}
     size = binding.hash.size

@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 from sync_job import SyncJob, flip, rewrite
 
 from blocksync import reference
-from blocksync.digests import HEADER_SIZE
+from blocksync.digests.digest_file import HEADER_SIZE
 from blocksync.extents import Extents
 
 LARGEST = 400_000

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from sync_job import SyncJob
 
-from blocksync import digests, passes
-from blocksync.digests import HEADER_SIZE, Binding, Header
+from blocksync import passes
+from blocksync.digests import digest_file
+from blocksync.digests.digest_file import HEADER_SIZE, Binding, FileHeader
+from blocksync.digests.hashes import BLAKE3, XXH3
 from blocksync.errors import Usage
-from blocksync.hashes import BLAKE3, XXH3
 from blocksync.passes import PassRequest
 
 BUDGETS = [
@@ -48,8 +49,8 @@ def sound(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         )
     )
     content = job.digests.read_bytes()
-    binding = Header.unpack(content[:HEADER_SIZE]).binding
-    loaded = digests.load(job.digests, binding)
+    binding = FileHeader.unpack(content[:HEADER_SIZE]).binding
+    loaded = digest_file.load(job.digests, binding)
     assert loaded.trusted
     return Sound(content, binding, bytes(loaded.table))
 
@@ -83,7 +84,7 @@ def edits(draw: st.DrawFn) -> Edit:
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_what_was_not_committed_is_not_believed(sound: Sound, tmp_path: Path, budget: settings) -> None:
     path = tmp_path / "digests"
-    sums_at = sound.binding.slot_at(Header.unpack(sound.content[:HEADER_SIZE]).slot)
+    sums_at = sound.binding.slot_at(FileHeader.unpack(sound.content[:HEADER_SIZE]).slot)
     sums = slice(sums_at, sums_at + sound.binding.sums_size)
 
     @settings(budget, **QUIET)
@@ -93,7 +94,7 @@ def test_what_was_not_committed_is_not_believed(sound: Sound, tmp_path: Path, bu
         for spoiler in spoilers:
             content = spoiler(content or b"\0")
         path.write_bytes(content)
-        loaded = digests.load(path, sound.binding)
+        loaded = digest_file.load(path, sound.binding)
         if loaded.trusted:
             # The other slot and what is behind the checksums mean nothing; all other bytes are as they were.
             assert len(content) == len(sound.content)
@@ -118,12 +119,12 @@ def test_bytes_from_anywhere_are_refused_or_not_believed(
     def read(content: bytes) -> None:
         path.write_bytes(content)
         try:
-            digests.check_path(path)
+            digest_file.check_path(path)
         except Usage:
             assert content
         else:
             assert not content or (content.startswith(b"BSDIGEST") and len(content) >= HEADER_SIZE)
-        assert not digests.load(path, sound.binding).trusted
+        assert not digest_file.load(path, sound.binding).trusted
 
     read()
 
@@ -135,7 +136,7 @@ def test_a_sound_header_about_something_else_is_not_believed(
     """Headers with right checksums and any numbers in them, before the right table."""
     path = tmp_path / "digests"
     numbers = st.one_of(st.integers(0, 2**64 - 1), st.sampled_from([0, 1, 4096, 65536, 2**63 - 1, 2**64 - 1]))
-    header = Header.unpack(sound.content[:HEADER_SIZE])
+    header = FileHeader.unpack(sound.content[:HEADER_SIZE])
 
     @settings(budget, **QUIET)
     @given(
@@ -143,13 +144,13 @@ def test_a_sound_header_about_something_else_is_not_believed(
         numbers,
         st.integers(0, 2**32 - 1),
         st.text(max_size=50),
-        st.sampled_from(list(digests.State)),
+        st.sampled_from(list(digest_file.BlockState)),
     )
-    def read(size: int, offset: int, block_size: int, target: str, state: digests.State) -> None:
+    def read(size: int, offset: int, block_size: int, target: str, state: digest_file.BlockState) -> None:
         binding = Binding(
             source=sound.binding.source, target=target, size=size, target_offset=offset, block_size=block_size
         )
-        other = Header(
+        other = FileHeader(
             state=state,
             generation=header.generation,
             job=header.job,
@@ -158,6 +159,6 @@ def test_a_sound_header_about_something_else_is_not_believed(
             stamp=header.stamp,
         )
         path.write_bytes(other.pack() + sound.content[HEADER_SIZE:])
-        assert not digests.load(path, sound.binding).trusted
+        assert not digest_file.load(path, sound.binding).trusted
 
     read()

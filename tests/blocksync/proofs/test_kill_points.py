@@ -14,8 +14,8 @@ from forked import Action, Ended, Engine, Rule
 from sync_job import SyncJob, claims
 from write_log import parse
 
-from blocksync import digests
-from blocksync.digests import HEADER_SIZE, Header, Untrusted
+from blocksync.digests import digest_file
+from blocksync.digests.digest_file import HEADER_SIZE, FileHeader, Untrusted
 
 KIB = 1024
 KILLED = -9
@@ -43,7 +43,7 @@ class Points:
         self._engine = engine
         self._job = job
         self._random = random
-        self._with_digests = digests
+        self._with_digests = digest_file
         self._earlier = earlier
         self._files = job.files()
         if earlier:
@@ -108,10 +108,10 @@ def kill(count: int, once: Callable[[], bool]) -> None:
 
 @pytest.fixture(params=SHAPES)
 def points(request: pytest.FixtureRequest, engine: Engine, workplace: Path) -> Points:
-    size, offset, after, block_size, digests, earlier = SHAPES[request.param]
+    size, offset, after, block_size, digest_file, earlier = SHAPES[request.param]
     random = Random(request.param)
     job = SyncJob.make(workplace, random, size=size, offset=offset, after=after, block_size=block_size)
-    return Points(engine, job, random, digests=digests, earlier=earlier)
+    return Points(engine, job, random, digests=digest_file, earlier=earlier)
 
 
 @pytest.mark.parametrize("count", POINTS)
@@ -127,7 +127,7 @@ def test_a_pass_killed_at_any_time_is_resumed(points: Points, count: int) -> Non
 def is_whole(job: SyncJob) -> bool:
     """Whether the header of the digest file is: a kill inside that write is a crash that tears it."""
     try:
-        Header.unpack(job.digests.read_bytes()[:HEADER_SIZE])
+        FileHeader.unpack(job.digests.read_bytes()[:HEADER_SIZE])
     except Untrusted:
         return False
     return True
@@ -158,7 +158,7 @@ def test_a_limited_pass_killed_at_any_call_costs_what_it_was_about(
         whole = is_whole(job)
         if whole:
             blocks, touched = range(-(-job.size // block_size)), job.aimed_at()
-            chunk = digests.CHUNK_DIGESTS
+            chunk = digest_file.CHUNK_DIGESTS
             about = {block // chunk for block in touched}
             known = claims(job.digests)
             assert {block for block in blocks if block // chunk not in about} <= known.keys(), rule

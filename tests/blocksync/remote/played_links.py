@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from io import FileIO
 
-from blocksync import agent
-from blocksync.wire.frames import GREETING, HEADER, Header, Kind
+from blocksync.agent import installed
+from blocksync.wire.frames import GREETING, HEADER, FrameHeader, FrameKind
 
 FAR_TO_NEAR, NEAR_TO_FAR = "far to near", "near to far"
 
@@ -58,7 +58,7 @@ class PlayedTransport:
     """Runs the agent in a thread. `seen` lists the frames that went through, by direction."""
 
     cut: Cut | None = None
-    seen: dict[str, list[Header]] = field(default_factory=lambda: {FAR_TO_NEAR: [], NEAR_TO_FAR: []})
+    seen: dict[str, list[FrameHeader]] = field(default_factory=lambda: {FAR_TO_NEAR: [], NEAR_TO_FAR: []})
     was_cut: bool = False
 
     def run(self, argv: Sequence[str]) -> PlayedChannel:
@@ -81,7 +81,7 @@ class PlayedTransport:
 
         def serve() -> None:
             with far:
-                agent.serve(far.fileno(), far.fileno())
+                installed.serve(far.fileno(), far.fileno())
 
         threads = [
             threading.Thread(target=relay, name="far to near", args=(FAR_TO_NEAR, far_proxy, near_proxy)),
@@ -107,9 +107,9 @@ class PlayedTransport:
         sink.sendall(_exactly(source, len(GREETING)))
         while not self.was_cut:
             data = _exactly(source, HEADER.size)
-            header = Header.unpack(data)
+            header = FrameHeader.unpack(data)
             data += _exactly(source, header.payload)
-            if header.kind is not Kind.ALIVE:
+            if header.kind is not FrameKind.ALIVE:
                 if self.cut is not None and (name, len(self.seen[name])) == (
                     self.cut.direction,
                     self.cut.frame,

@@ -20,7 +20,7 @@ from sshd import Server, free_port, make_keys, start, stop
 from blocksync import remote
 from blocksync.errors import BlocksyncError, ExitCode
 from blocksync.passes import PassRequest
-from blocksync.remote import beside
+from blocksync.remote import tls_upgrade
 from blocksync.remote.far_end import FarEnd
 from blocksync.transports.certificates import make_identity
 from blocksync.transports.openssh import OpenSSH
@@ -28,9 +28,9 @@ from blocksync.transports.paramiko_ssh import Paramiko
 from blocksync.transports.streams import Listener, Streams
 from blocksync.transports.tls import Tls
 from blocksync.wire.conversation import await_frame, expect, say
-from blocksync.wire.frames import Kind, Violation
+from blocksync.wire.frames import FrameKind, Violation
 from blocksync.wire.link import Link, Lost
-from blocksync.wire.messages import Answer, Arrived, Connected, Offer, Role
+from blocksync.wire.messages import Arrived, Connected, Offer, OfferAnswer, Role
 
 BESIDE_PYTHON = Path(sys.executable).parent
 SIZE = 20 * MIB + 4567
@@ -253,24 +253,24 @@ def heard(kind: type) -> Callable[[Link], object]:
 @pytest.mark.parametrize(
     "answer",
     [
-        Answer(certificate=b"no certificate", port=1),
-        Answer(certificate=b"", port=0),
-        Answer(certificate=make_identity().certificate, port=1),
-        Answer(trouble="there: \x1b[2J no"),
+        OfferAnswer(certificate=b"no certificate", port=1),
+        OfferAnswer(certificate=b"", port=0),
+        OfferAnswer(certificate=make_identity().certificate, port=1),
+        OfferAnswer(trouble="there: \x1b[2J no"),
     ],
     ids=["no certificate", "nothing", "nobody listens", "trouble"],
 )
 def test_an_answer_that_leads_nowhere_leaves_the_conversation_where_it_is(ends, answer):
     near, far = ends
     thread = answering(far, heard(Offer), lambda link: say(link, answer))
-    with pytest.raises(beside.NoStreams) as why:
-        beside.move_near(near, "127.0.0.1", pytest.fail, streams=1, port=0)
+    with pytest.raises(tls_upgrade.NoStreams) as why:
+        tls_upgrade.move_near(near, "127.0.0.1", pytest.fail, streams=1, port=0)
     assert "\x1b" not in str(why.value)
     thread.join()
-    near.send(Kind.STOP)
+    near.send(FrameKind.STOP)
     if not answer.trouble:
         assert not expect(far, Connected).all
-    assert await_frame(far, Kind.STOP).kind is Kind.STOP
+    assert await_frame(far, FrameKind.STOP).kind is FrameKind.STOP
 
 
 @pytest.mark.parametrize("offered", [b"no certificate", b"", make_identity().certificate])
@@ -280,32 +280,32 @@ def test_an_offer_whose_streams_do_not_come_leaves_the_conversation_where_it_is(
     answers: list[bool] = []
     thread = answering(
         near,
-        heard(Answer),
+        heard(OfferAnswer),
         lambda link: say(link, Connected(all=True)),
         lambda link: answers.append(expect(link, Arrived).all),
     )
-    beside.move_far(far, Offer(certificate=offered, streams=1, port=0), pytest.fail)
+    tls_upgrade.move_far(far, Offer(certificate=offered, streams=1, port=0), pytest.fail)
     thread.join()
     assert answers == [False]
-    far.send(Kind.STOP)
-    assert await_frame(near, Kind.STOP).kind is Kind.STOP
+    far.send(FrameKind.STOP)
+    assert await_frame(near, FrameKind.STOP).kind is FrameKind.STOP
 
 
 def test_an_agent_that_nobody_reached_by_ssh_opens_no_port(ends, monkeypatch):
     monkeypatch.setenv("SSH_CONNECTION", "")
     near, far = ends
-    beside.move_far(far, Offer(certificate=b"", streams=1, port=0), pytest.fail)
-    assert "no address of this host" in expect(near, Answer).trouble
+    tls_upgrade.move_far(far, Offer(certificate=b"", streams=1, port=0), pytest.fail)
+    assert "no address of this host" in expect(near, OfferAnswer).trouble
 
 
 def test_a_word_out_of_turn_is_a_violation_and_a_cut_is_a_lost_link(ends):
     near, far = ends
     answering(far, heard(Offer), lambda link: say(link, Arrived(all=True)))
     with pytest.raises(Violation, match="ARRIVED instead of ANSWER"):
-        beside.move_near(near, "127.0.0.1", pytest.fail, streams=1, port=0)
+        tls_upgrade.move_near(near, "127.0.0.1", pytest.fail, streams=1, port=0)
     answering(far, heard(Offer), lambda link: link.close())
     with pytest.raises(Lost):
-        beside.move_near(near, "127.0.0.1", pytest.fail, streams=1, port=0)
+        tls_upgrade.move_near(near, "127.0.0.1", pytest.fail, streams=1, port=0)
 
 
 def test_streams_are_kept_to_be_closed_even_when_the_link_is_lost_before_they_are_used(ends):
@@ -316,7 +316,7 @@ def test_streams_are_kept_to_be_closed_even_when_the_link_is_lost_before_they_ar
     def listen(link: Link) -> None:
         offer = expect(link, Offer)
         listener = Listener("127.0.0.1", 0, identity, offer.certificate, offer.streams)
-        say(link, Answer(certificate=identity.certificate, port=listener.port))
+        say(link, OfferAnswer(certificate=identity.certificate, port=listener.port))
         assert expect(link, Connected).all
         arrived = listener.streams(5.0)
         assert arrived is not None
@@ -324,7 +324,7 @@ def test_streams_are_kept_to_be_closed_even_when_the_link_is_lost_before_they_ar
 
     thread = answering(far, listen, lambda link: link.close())
     with pytest.raises(Lost):
-        beside.move_near(near, "127.0.0.1", kept.append, streams=1, port=0)
+        tls_upgrade.move_near(near, "127.0.0.1", kept.append, streams=1, port=0)
     thread.join()
     (streams,) = kept
     streams.close()

@@ -9,9 +9,10 @@ import pytest
 from msgspec import structs
 from played_links import PlayedTransport
 
-from blocksync import agent, remote
+from blocksync import remote
+from blocksync.agent import installed
+from blocksync.digests.hashes import BLAKE3
 from blocksync.errors import BlocksyncError, Failed, Refused, Usage
-from blocksync.hashes import BLAKE3
 from blocksync.passes import PassRequest
 from blocksync.remote import far_end
 from blocksync.transports.local import Local
@@ -31,7 +32,7 @@ def lie(monkeypatch: pytest.MonkeyPatch) -> Lie:
         def lying(link: Link, message: Message) -> None:
             say(link, structs.replace(message, **fields) if isinstance(message, kind) else message)
 
-        monkeypatch.setattr(agent, "say", lying)
+        monkeypatch.setattr(installed, "say", lying)
 
     return tell
 

@@ -15,7 +15,8 @@ import pytest
 from killed_jobs import Job, forked, wait_for
 from played_links import PlayedTransport
 
-from blocksync import agent, remote
+from blocksync import remote
+from blocksync.agent import installed
 from blocksync.passes import PassRequest
 from blocksync.wire.messages import Role
 
@@ -64,7 +65,7 @@ def two_processes(request: PassRequest, far: Role) -> dict[Victim, int]:
     def be_far() -> int:
         os.close(to_far[1])
         os.close(to_near[0])
-        return int(agent.serve(to_far[0], to_near[1]))
+        return int(installed.serve(to_far[0], to_near[1]))
 
     def be_near() -> int:
         os.close(to_far[0])

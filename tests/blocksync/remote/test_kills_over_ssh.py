@@ -20,8 +20,8 @@ from sshd import ALIAS, Server, descendants, make_keys, start, stop
 
 from blocksync import remote
 from blocksync.errors import BlocksyncError, ExitCode
+from blocksync.hosts.name import HostName
 from blocksync.passes import PassRequest
-from blocksync.transports.hosts import Host
 from blocksync.transports.openssh import OpenSSH
 from blocksync.wire.link import PATIENCE
 from blocksync.wire.messages import Role
@@ -52,7 +52,7 @@ class FarHost:
         """A pass by a process of its own; its id."""
 
         def be_near() -> int:
-            transport = OpenSSH(Host(None, ALIAS), self.config)
+            transport = OpenSSH(HostName(None, ALIAS), self.config)
             try:
                 remote.run(request, far=far, transport=transport, name=NAME, patience=patience)
             except BlocksyncError as error:

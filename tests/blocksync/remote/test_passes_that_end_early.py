@@ -95,7 +95,7 @@ def test_memory_is_bound_by_the_digests_at_either_end(tmp_path: Path, far: Role)
         "remote.run(request, far=sys.argv[4], transport=Local(prefix=(sys.executable, '-c', sys.argv[5])));"
         + note
     )
-    agent = f"import sys; from blocksync.agent import main; code = main(); {note}; sys.exit(code)"
+    agent = f"import sys; from blocksync.agent.installed import main; code = main(); {note}; sys.exit(code)"
     subprocess.run([sys.executable, "-c", near, source, target, tmp_path / "digests", far, agent], check=True)
     found = [int(peak) * 1024 for peak in peaks.read_text().split()]
     assert len(found) == 2

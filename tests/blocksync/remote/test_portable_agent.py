@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from blocksync import portable_agent, remote
+from blocksync import remote
+from blocksync.agent import bootstrap, portable_agent
+from blocksync.digests.hashes import BLAKE3
 from blocksync.errors import Refused, Usage
 from blocksync.extents import Extents
-from blocksync.hashes import BLAKE3
 from blocksync.passes import PassRequest
-from blocksync.remote import bootstrap
 from blocksync.transports.local import Local
 from blocksync.wire import frames
-from blocksync.wire.frames import Kind
+from blocksync.wire.frames import FrameKind
 
 MIB = 2**20
 BLOCK = 65536
@@ -197,8 +197,8 @@ def test_it_is_written_for_python_2_6(tmp_path: Path) -> None:
 
 
 def test_it_speaks_the_same_numbers_as_the_native_end() -> None:
-    ours = {name: value for name, value in vars(portable_agent).items() if name in Kind.__members__}
-    assert ours == {name: Kind[name] for name in ours}
+    ours = {name: value for name, value in vars(portable_agent).items() if name in FrameKind.__members__}
+    assert ours == {name: FrameKind[name] for name in ours}
     assert {"DATA", "ZEROS", "DIFFERS", "DIGESTS", "TOTALS", "ALIVE", "STOP", "DONE"} <= set(ours)
     shared = ("GREETING", "LARGEST_MESSAGE", "MOST_DIGESTS", "MOST_BLOCKS", "SEGMENT")
     for name in shared:

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from blocksync import passes, remote
+from blocksync.digests.hashes import BLAKE3
 from blocksync.errors import BlocksyncError, Refused, Usage
 from blocksync.extents import Extents
-from blocksync.hashes import BLAKE3
 from blocksync.passes import PassRequest
 from blocksync.transports.local import Local
 

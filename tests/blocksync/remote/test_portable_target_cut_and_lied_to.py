@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 from played_links import FAR_TO_NEAR, NEAR_TO_FAR, Cut, PlayedTransport
 
-from blocksync import agent, portable_agent, remote
+from blocksync import remote
+from blocksync.agent import installed, portable_agent
 from blocksync.errors import BlocksyncError, ExitCode, Failed
 from blocksync.passes import PassRequest
 from blocksync.wire.conversation import await_greeting, await_hello, expect, say, send_extents
-from blocksync.wire.frames import Codec, Header, Kind, terms
+from blocksync.wire.frames import Codec, FrameHeader, FrameKind, terms
 from blocksync.wire.link import Link
-from blocksync.wire.messages import PROTOCOL, Done, FarDevice, Hello, Job, Ready, Start, Totals
+from blocksync.wire.messages import PROTOCOL, Done, FarDevice, Hello, PassOrder, Ready, Start, Totals
 
 BLOCK = 4096
 MIB = 2**20
@@ -35,7 +36,7 @@ def serve_portably(read_fd: int, write_fd: int) -> None:
 def test_a_link_that_is_cut_anywhere_leaves_a_job_that_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agent, "serve", serve_portably)
+    monkeypatch.setattr(installed, "serve", serve_portably)
     source, target = tmp_path / "source", tmp_path / "target"
     new = os.urandom(MIB) + bytes(MIB) + os.urandom(5000)
     old = bytearray(new)
@@ -82,7 +83,7 @@ class Liar:
         self.link.greet()
         say(self.link, Hello(protocol=PROTOCOL, hashes=("sha256",), codecs=()))
         await_hello(self.link)
-        say(self.link, Job(role="target", path=str(path)))
+        say(self.link, PassOrder(role="target", path=str(path)))
         expect(self.link, FarDevice)
 
     def begin(self, **lies: object) -> None:
@@ -95,12 +96,12 @@ class Liar:
         while told < SIZE:
             header = self.link.receive(self.terms)
             self.link.payload(header)
-            if header.kind is Kind.DIGESTS:
+            if header.kind is FrameKind.DIGESTS:
                 told = header.offset + header.size
 
     def send(self, number: int, data: bytes, digest: bytes | None = None) -> None:
         digest = digest or hashlib.sha256(data).digest()
-        self.link.send(Kind.DATA, digest, data, offset=number * BLOCK, size=len(data))
+        self.link.send(FrameKind.DATA, digest, data, offset=number * BLOCK, size=len(data))
 
     def total(self, **lies: object) -> None:
         truth = {"frames": 1, "looked_at": SIZE, "read": SIZE, "changed": BLOCK, "complete": True}
@@ -118,34 +119,36 @@ def liar(tmp_path: Path) -> Iterator[Liar]:
     played.close()
 
 
-def raw(kind: Kind, payload: bytes, offset: int, size: int, length: int | None = None) -> Callable[..., None]:
-    header = Header(kind, Codec.NONE, len(payload) if length is None else length, offset, size)
+def raw(
+    kind: FrameKind, payload: bytes, offset: int, size: int, length: int | None = None
+) -> Callable[..., None]:
+    header = FrameHeader(kind, Codec.NONE, len(payload) if length is None else length, offset, size)
     return lambda liar: liar.link.send_program(header.pack() + payload)
 
 
 def bomb(liar: Liar) -> None:
     packed = zlib.compress(bytes(100 * BLOCK))
     digest = hashlib.sha256(bytes(BLOCK)).digest()
-    liar.link.send(Kind.DATA, digest, packed, offset=0, size=BLOCK, codec=Codec.ZLIB)
+    liar.link.send(FrameKind.DATA, digest, packed, offset=0, size=BLOCK, codec=Codec.ZLIB)
 
 
 NEW = os.urandom(BLOCK)
 LIES: dict[str, Callable[[Liar], None]] = {
     "data that is not what was hashed": lambda liar: liar.send(0, NEW, bytes(WIDTH)),
     "a block behind the last": lambda liar: liar.send(11, NEW),
-    "an offset that overflows": raw(Kind.ZEROS, b"", 2**64 - BLOCK, BLOCK),
-    "half a block": raw(Kind.DATA, bytes(WIDTH + 512), 0, 512),
-    "a start inside a block": raw(Kind.ZEROS, b"", 512, BLOCK),
-    "zeros over the end": raw(Kind.ZEROS, b"", 0, SIZE + 1),
-    "an endless payload": raw(Kind.DATA, b"", 0, BLOCK, 2**32 - 1),
-    "less data than it says": raw(Kind.DATA, bytes(WIDTH + 512), 0, BLOCK),
-    "no length and a count": raw(Kind.DATA, b"", 0, BLOCK),
+    "an offset that overflows": raw(FrameKind.ZEROS, b"", 2**64 - BLOCK, BLOCK),
+    "half a block": raw(FrameKind.DATA, bytes(WIDTH + 512), 0, 512),
+    "a start inside a block": raw(FrameKind.ZEROS, b"", 512, BLOCK),
+    "zeros over the end": raw(FrameKind.ZEROS, b"", 0, SIZE + 1),
+    "an endless payload": raw(FrameKind.DATA, b"", 0, BLOCK, 2**32 - 1),
+    "less data than it says": raw(FrameKind.DATA, bytes(WIDTH + 512), 0, BLOCK),
+    "no length and a count": raw(FrameKind.DATA, b"", 0, BLOCK),
     "a bomb": bomb,
-    "what only a target says": raw(Kind.UNKNOWN, b"", 0, BLOCK),
-    "a change of a dry pass": raw(Kind.DIFFERS, b"", 0, BLOCK),
-    "a long message": raw(Kind.TOTALS, b"", 0, 0, 2**20),
+    "what only a target says": raw(FrameKind.UNKNOWN, b"", 0, BLOCK),
+    "a change of a dry pass": raw(FrameKind.DIFFERS, b"", 0, BLOCK),
+    "a long message": raw(FrameKind.TOTALS, b"", 0, 0, 2**20),
     "totals of another number of frames": lambda liar: liar.total(),
-    "totals that are none": raw(Kind.TOTALS, b"[]", 0, 0),
+    "totals that are none": raw(FrameKind.TOTALS, b"[]", 0, 0),
     "a complete pass over a part": lambda liar: liar.total(frames=0, changed=0, looked_at=1),
     "an unknown frame": lambda liar: liar.link.send_program(struct.pack(">BBHIQQ", 99, 0, 0, 0, 0, 0)),
 }
@@ -184,13 +187,13 @@ def test_nothing_outside_the_extents_is_taken(liar: Liar) -> None:
 
 
 def hear_until_it_ends(liar: Liar) -> None:
-    skip = {Kind.DIGESTS: lambda header: liar.link.take(memoryview(bytearray(header.payload)))}
+    skip = {FrameKind.DIGESTS: lambda header: liar.link.take(memoryview(bytearray(header.payload)))}
     while True:
         # Digests are counted in the terms of the pass, which `expect` does not have.
         header = liar.link.receive(liar.terms)
         if header.kind in skip:
             skip[header.kind](header)
-        elif header.kind is Kind.ERROR:
+        elif header.kind is FrameKind.ERROR:
             raise Failed("the agent", liar.link.payload(header).decode())
 
 
@@ -221,8 +224,8 @@ def test_an_honest_source_is_served_and_its_zlib_unpacked(liar: Liar) -> None:
     liar.hear_digests()
     data = b"shrinks " * (BLOCK // 8)
     digest = hashlib.sha256(data).digest()
-    liar.link.send(Kind.DATA, digest, zlib.compress(data), offset=0, size=BLOCK, codec=Codec.ZLIB)
-    liar.link.send(Kind.ZEROS, offset=9 * BLOCK, size=BLOCK + 100)
+    liar.link.send(FrameKind.DATA, digest, zlib.compress(data), offset=0, size=BLOCK, codec=Codec.ZLIB)
+    liar.link.send(FrameKind.ZEROS, offset=9 * BLOCK, size=BLOCK + 100)
     liar.total(frames=2, changed=2 * BLOCK + 100)
     done = expect(liar.link, Done)
     expected[BLOCK : 2 * BLOCK] = data

@@ -15,7 +15,7 @@ from sshd import ALIAS, Server, make_keys, start, stop
 from blocksync import remote
 from blocksync.passes import PassRequest
 from blocksync.progress import Progress
-from blocksync.remote import Part
+from blocksync.remote import PassPart
 from blocksync.transports.local import Local
 
 MIB = 2**20
@@ -126,7 +126,7 @@ def test_several_volumes_move_each_for_itself(installed: Local, image: Image, tm
     target.write_bytes(bytes(2 * SIZE))
     seen: dict[int, list[Progress]] = {0: [], 1: []}
     parts = [
-        Part(
+        PassPart(
             PassRequest(
                 source=image(f"source {number}", SIZE),
                 target=target,

@@ -13,16 +13,17 @@ from pathlib import Path
 import pytest
 from killed_jobs import forked, wait_for
 
-from blocksync import digests, remote
-from blocksync.claims import Ended, Settlement
-from blocksync.devices import measure
-from blocksync.digests import Binding, State
+from blocksync import remote
+from blocksync.devices.device import measure
+from blocksync.devices.target import open_target
+from blocksync.digests import digest_file
+from blocksync.digests.digest_file import Binding, BlockState
+from blocksync.digests.trust import Ended, Settlement
 from blocksync.errors import ExitCode, Failed, Interrupted, Refused, Usage
 from blocksync.extents import Extents
 from blocksync.passes import PassReport, PassRequest
 from blocksync.progress import Progress
-from blocksync.remote import Part
-from blocksync.targets import open_target
+from blocksync.remote import PassPart
 from blocksync.transports.child import ChildChannel
 from blocksync.transports.local import Local
 
@@ -82,7 +83,7 @@ class Disk:
         ]
 
     def pull(self, transport: Local, progress: Callable[[Progress], None] | None = None) -> list[PassReport]:
-        parts = [Part(request, progress or _quiet) for request in self.requests()]
+        parts = [PassPart(request, progress or _quiet) for request in self.requests()]
         return remote.run_several(parts, transport=transport, name="far")
 
     def check(self) -> None:
@@ -155,7 +156,7 @@ def test_what_is_remembered_of_each_volume_is_believed_by_the_next_passes(disk: 
 def test_digests_of_another_range_are_spared_by_passes_that_ran_together(disk: Disk, installed: Local):
     other = disk.requests()[0]
     remote.run(other, far="source", transport=installed, name="far")
-    rest = [Part(request, _quiet) for request in disk.requests()[1:]]
+    rest = [PassPart(request, _quiet) for request in disk.requests()[1:]]
     remote.run_several(rest, transport=installed, name="far")
     assert figures(remote.run(other, far="source", transport=installed, name="far")) == NOTHING
 
@@ -172,7 +173,7 @@ def test_what_a_stranger_wrote_is_noticed_by_each(disk: Disk, installed: Local):
 def test_a_failure_stops_the_others_and_what_they_did_is_kept(tmp_path: Path, installed: Local, image: Image):
     sizes = (LARGE, SIZES[1], SIZES[2])
     disk = Disk.of(tmp_path, [image(f"volume{number}", size) for number, size in enumerate(sizes)])
-    parts = [Part(request, _quiet) for request in disk.requests()]
+    parts = [PassPart(request, _quiet) for request in disk.requests()]
     away = disk.sources[1].rename(disk.folder / "away")
     with pytest.raises(Usage) as failed:
         remote.run_several(parts, transport=slowly(installed), name="far")
@@ -214,12 +215,12 @@ def test_progress_is_told_by_the_thread_that_asked_and_reaches_the_end_of_each(d
     seen: dict[int, list[tuple[int, int]]] = {}
     threads = set()
 
-    def part(number: int, request: PassRequest) -> Part:
+    def part(number: int, request: PassRequest) -> PassPart:
         def show(progress: Progress) -> None:
             threads.add(threading.current_thread())
             seen.setdefault(number, []).append((progress.bytes_done, progress.bytes_total))
 
-        return Part(request, show)
+        return PassPart(request, show)
 
     remote.run_several(
         [part(number, request) for number, request in enumerate(disk.requests())], transport=installed
@@ -265,14 +266,14 @@ def test_so_many_run_at_a_time_and_a_rate_is_for_all_of_them(
     disk: Disk, installed: Local, rate: int | None, most: int
 ):
     transport = Counting(installed)
-    parts = [Part(replace(request, bytes_per_second=rate), _quiet) for request in disk.requests()]
+    parts = [PassPart(replace(request, bytes_per_second=rate), _quiet) for request in disk.requests()]
     remote.run_several(parts, transport=transport, at_once=2)
     assert transport.most == most
     disk.check()
 
 
 def test_a_dry_run_says_what_would_be_written_and_writes_nothing(disk: Disk, installed: Local):
-    parts = [Part(replace(request, dry_run=True), _quiet) for request in disk.requests()]
+    parts = [PassPart(replace(request, dry_run=True), _quiet) for request in disk.requests()]
     reports = remote.run_several(parts, transport=installed)
     assert [report.bytes_changed for report in reports] == list(SIZES)
     assert disk.target.read_bytes() == disk.before
@@ -302,17 +303,17 @@ def test_after_a_flush_that_failed_no_digest_file_of_them_is_believed(tmp_path: 
             binding = Binding(
                 source="a volume", target="a disk", size=MIB, target_offset=number * MIB, block_size=65536
             )
-            table = digests.load(tmp_path / f"{number}.digests", binding)
+            table = digest_file.load(tmp_path / f"{number}.digests", binding)
             table.mark_in_progress()
             tables.append(table)
         settlement.add(Ended(table=tables[0], offset=0, size=MIB, complete=True, wrote=True, looked=True))
         settlement.lose()
         settlement.settle()
     for table in tables:
-        again = digests.load(table.path, table.header.binding)
+        again = digest_file.load(table.path, table.header.binding)
         assert not again.trusted
         assert "did not end" in again.distrust
-        assert table.header.state is not State.PARTIAL
+        assert table.header.state is not BlockState.PARTIAL
 
 
 @pytest.mark.parametrize("seed", range(KILLS))
@@ -356,10 +357,10 @@ def test_a_pull_over_extents_that_is_killed_costs_what_it_was_about(
         # One of the three does not come to its turn.
         with pytest.raises(Killed):
             remote.run_several(
-                [Part(request, _quiet) for request in about[:2]], transport=installed, name="far"
+                [PassPart(request, _quiet) for request in about[:2]], transport=installed, name="far"
             )
     reports = remote.run_several(
-        [Part(request, _quiet) for request in about], transport=installed, name="far"
+        [PassPart(request, _quiet) for request in about], transport=installed, name="far"
     )
     disk.check()
     assert not any(report.compared_all for report in reports)

@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocksync.transports.hosts import Host
+from blocksync.hosts.name import HostName
 from patience import wait_for
 
 ALIAS = "xenhost"
@@ -45,8 +45,8 @@ class Server:
     process: subprocess.Popen[bytes]
 
     @property
-    def host(self) -> Host:
-        return Host(None, ALIAS)
+    def host(self) -> HostName:
+        return HostName(None, ALIAS)
 
     @property
     def config(self) -> Path:

@@ -7,13 +7,13 @@ import pytest
 from sshd import Server
 
 from blocksync.errors import Usage
+from blocksync.hosts.name import HostName
 from blocksync.transports.choice import choose
-from blocksync.transports.hosts import Host
 from blocksync.transports.openssh import OpenSSH
 from blocksync.transports.paramiko_ssh import Paramiko
 from blocksync.transports.tls import Tls
 
-HOST = Host(None, "xenhost")
+HOST = HostName(None, "xenhost")
 
 
 def test_the_users_ssh_is_the_default_where_there_is_one(monkeypatch):
@@ -80,7 +80,7 @@ def test_an_ssh_config_that_is_not_there_is_refused(tmp_path, monkeypatch):
 def test_choosing_ssh_loads_neither_paramiko_nor_cryptography():
     script = (
         "import sys; from blocksync.transports.choice import choose;"
-        "from blocksync.transports.hosts import Host; choose(Host(None, 'x'), kind='openssh', notice=print);"
+        "from blocksync.hosts.name import Host; choose(Host(None, 'x'), kind='openssh', notice=print);"
         "sys.exit(any(name in sys.modules for name in ('paramiko', 'cryptography', 'ssl')))"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

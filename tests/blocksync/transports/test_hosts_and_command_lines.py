@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blocksync.errors import Usage
+from blocksync.hosts.name import HostName
 from blocksync.transports.command_line import quoted
 from blocksync.transports.host_keys import checked_fingerprint
-from blocksync.transports.hosts import Host
 
 HOSTILE = ["", "-oProxyCommand=x", "a\0b", "a\nb", "a\rb", "a b", "$(id)", "a`id`", "a;b", "ssh://b", "a@b"]
 
@@ -17,31 +17,31 @@ HOSTILE = ["", "-oProxyCommand=x", "a\0b", "a\nb", "a\rb", "a b", "$(id)", "a`id
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_host_name_is_refused(name):
     with pytest.raises(Usage):
-        Host(None, name)
+        HostName(None, name)
 
 
 @pytest.mark.parametrize("user", ["", "-l", "a\nb", "a;b", "$(id)", "a b", "a\0"])
 def test_a_hostile_user_name_is_refused(user):
     with pytest.raises(Usage):
-        Host(user, "xenhost")
+        HostName(user, "xenhost")
 
 
 @pytest.mark.parametrize("port", [0, -1, 65536])
 def test_a_port_that_no_server_has_is_refused(port):
     with pytest.raises(Usage):
-        Host(None, "xenhost", port)
+        HostName(None, "xenhost", port)
 
 
 @pytest.mark.parametrize(
     "name", ["xenhost", "xen_host-1.example.org", "192.0.2.1", "2001:db8::1", "fe80::1%eth0"]
 )
 def test_names_and_addresses_are_taken(name):
-    assert Host("root", name, 22).name == name
+    assert HostName("root", name, 22).name == name
 
 
 def test_a_host_reads_as_in_a_url():
-    assert str(Host("root", "xenhost", 2222)) == "root@xenhost:2222"
-    assert str(Host(None, "2001:db8::1", 22)) == "[2001:db8::1]:22"
+    assert str(HostName("root", "xenhost", 2222)) == "root@xenhost:2222"
+    assert str(HostName(None, "2001:db8::1", 22)) == "[2001:db8::1]:22"
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0\r\n"), max_size=20), min_size=1))

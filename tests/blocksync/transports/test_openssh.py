@@ -16,8 +16,8 @@ import pytest
 from sshd import descendants, free_port, start, stop
 
 from blocksync.errors import Failed
+from blocksync.hosts.name import HostName
 from blocksync.transports.failures import HostKeyUnknown, unreachable
-from blocksync.transports.hosts import Host
 from blocksync.transports.openssh import OpenSSH
 from patience import wait_for
 
@@ -120,7 +120,7 @@ def test_ciphers_that_the_users_configuration_leaves_out_stay_out(own_server):
 
 
 def test_the_users_and_the_ports_of_the_command_line_win(own_server):
-    transport = OpenSSH(Host("somebody", "xenhost", 1), own_server.config)
+    transport = OpenSSH(HostName("somebody", "xenhost", 1), own_server.config)
     with pytest.raises(Failed, match="nothing listens there"):
         transport.run(["true"])
     assert transport.configuration().values["user"] == "somebody"
@@ -164,7 +164,7 @@ def test_ctrl_c_on_the_terminal_leaves_a_channel_alone(own_server):
 
 
 def test_no_terminal_escape_of_a_host_reaches_an_error():
-    error = unreachable(Host(None, "xenhost"), "\x1b[2Jhello\x07\nConnection refused\r\n")
+    error = unreachable(HostName(None, "xenhost"), "\x1b[2Jhello\x07\nConnection refused\r\n")
     assert "\x1b" not in str(error) and "\x07" not in str(error)
     assert "nothing listens" in str(error)
 

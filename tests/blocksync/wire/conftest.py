@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from played_ends import BLOCK, BLOCKS, SIZE, Serve, Served
 
-from blocksync import devices, targets
-from blocksync.hashes import XXH3
+from blocksync.devices import device, target
+from blocksync.digests.hashes import XXH3
+from blocksync.ends.source import Sending, SourceEnd
+from blocksync.ends.target import Receiving, TargetEnd
+from blocksync.ends.thread_group import Crew
 from blocksync.wire import frames
-from blocksync.wire.crew import Crew
 from blocksync.wire.link import Link
-from blocksync.wire.source import Sending, SourceEnd
-from blocksync.wire.target import Receiving, TargetEnd
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def serve_target(tmp_path: Path, wire: Callable[..., tuple[Link, Link]]) -> Iter
             path = tmp_path / "target"
             if not path.exists():
                 path.write_bytes(bytes(BLOCK) + os.urandom(size) + bytes(BLOCK))
-            opened = stack.enter_context(targets.open_target(devices.measure(path), direct=False))
+            opened = stack.enter_context(target.open_target(device.measure(path), direct=False))
             terms = frames.terms(size, BLOCK, XXH3.size)
             changed, gates, crew = bytearray(-(-terms.all_blocks // 8)), [], Crew()
             receiving = Receiving(
@@ -83,7 +83,7 @@ def serve_source(tmp_path: Path, wire: Callable[..., tuple[Link, Link]]) -> Iter
             ours, theirs = wire()
             path = tmp_path / "source"
             path.write_bytes(os.urandom(SIZE))
-            opened = stack.enter_context(devices.open_source(devices.measure(path), direct=False))
+            opened = stack.enter_context(device.open_source(device.measure(path), direct=False))
             terms = frames.terms(SIZE, BLOCK, XXH3.size)
             changed, gates, crew = bytearray(2), [], Crew()
             sending = Sending(

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocksync.hashes import XXH3, Hash
-from blocksync.wire.crew import Crew
-from blocksync.wire.frames import Header, Kind, Terms
+from blocksync.digests.hashes import XXH3, Hash
+from blocksync.ends.source import SourceEnd
+from blocksync.ends.target import TargetEnd
+from blocksync.ends.thread_group import Crew
+from blocksync.wire.frames import FrameHeader, FrameKind, Terms
 from blocksync.wire.link import Link
-from blocksync.wire.source import SourceEnd
-from blocksync.wire.target import TargetEnd
 
 BLOCK = 4096
 BLOCKS = 10
@@ -54,17 +54,17 @@ def digests_heard(served: Served) -> bytes:
     end = 0
     while end < SIZE:
         header = served.peer.receive(served.terms)
-        if header.kind is not Kind.ALIVE:
-            assert (header.kind, header.offset) == (Kind.DIGESTS, end)
+        if header.kind is not FrameKind.ALIVE:
+            assert (header.kind, header.offset) == (FrameKind.DIGESTS, end)
             heard += served.peer.payload(header)
             end = header.offset + header.size
     return bytes(heard)
 
 
-def next_frame(served: Served) -> tuple[Header, bytearray]:
+def next_frame(served: Served) -> tuple[FrameHeader, bytearray]:
     """The next frame of an end of ours that is not about being alive."""
     while True:
         header = served.peer.receive(served.terms)
         payload = served.peer.payload(header)
-        if header.kind is not Kind.ALIVE:
+        if header.kind is not FrameKind.ALIVE:
             return header, payload

@@ -13,8 +13,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocksync.wire.compression import Packer, unpack
-from blocksync.wire.frames import NO_TERMS, Codec, Kind, Violation
+from blocksync.wire.compression import Compressor, unpack
+from blocksync.wire.frames import NO_TERMS, Codec, FrameKind, Violation
 from blocksync.wire.link import Link, Lost
 
 SEGMENT = 2**20
@@ -38,10 +38,10 @@ def drained(link: Link) -> Iterator[None]:
     thread.join()
 
 
-def packed_after(link: Link, packer: Packer, data: bytes) -> tuple[Codec, bytes | memoryview]:
+def packed_after(link: Link, packer: Compressor, data: bytes) -> tuple[Codec, bytes | memoryview]:
     """What becomes of data once the link has been measured."""
     for _ in range(40):
-        link.send(Kind.BYTES, data, size=len(data))
+        link.send(FrameKind.BYTES, data, size=len(data))
         packer.pack(memoryview(data))
     return packer.pack(memoryview(data))
 
@@ -56,7 +56,7 @@ def slow_link(wire: Wire) -> Iterator[Link]:
 
 
 def test_what_shrinks_is_compressed_on_a_slow_link(slow_link: Link) -> None:
-    codec, packed = packed_after(slow_link, Packer(slow_link, ("zstd", "lz4"), 2), TEXT)
+    codec, packed = packed_after(slow_link, Compressor(slow_link, ("zstd", "lz4"), 2), TEXT)
     assert codec in (Codec.ZSTD, Codec.LZ4)
     assert len(packed) < len(TEXT) / 2
     into = bytearray(len(TEXT))
@@ -66,7 +66,7 @@ def test_what_shrinks_is_compressed_on_a_slow_link(slow_link: Link) -> None:
 
 def test_what_does_not_shrink_is_sent_as_it_is(slow_link: Link) -> None:
     noise = os.urandom(SEGMENT)
-    packer = Packer(slow_link, ("zstd", "lz4"), 2)
+    packer = Compressor(slow_link, ("zstd", "lz4"), 2)
     packed_after(slow_link, packer, TEXT)
     codec, packed = packer.pack(memoryview(noise))
     assert codec is Codec.NONE
@@ -74,19 +74,19 @@ def test_what_does_not_shrink_is_sent_as_it_is(slow_link: Link) -> None:
 
 
 def test_what_the_other_end_cannot_unpack_is_not_sent(slow_link: Link) -> None:
-    assert packed_after(slow_link, Packer(slow_link, ("lzma",), 2), TEXT)[0] is Codec.NONE
-    assert packed_after(slow_link, Packer(slow_link, ("lz4", "zlib"), 2), TEXT)[0] is Codec.LZ4
+    assert packed_after(slow_link, Compressor(slow_link, ("lzma",), 2), TEXT)[0] is Codec.NONE
+    assert packed_after(slow_link, Compressor(slow_link, ("lz4", "zlib"), 2), TEXT)[0] is Codec.LZ4
 
 
 def test_an_end_that_has_only_zlib_gets_that(slow_link: Link) -> None:
-    codec, packed = packed_after(slow_link, Packer(slow_link, ("zlib",), 2), TEXT)
+    codec, packed = packed_after(slow_link, Compressor(slow_link, ("zlib",), 2), TEXT)
     assert codec is Codec.ZLIB
     assert zlib.decompress(packed) == TEXT
 
 
 def test_nothing_is_compressed_for_a_link_that_is_faster(wire: Wire) -> None:
     ours, _ = wire()
-    packer = Packer(ours, ("zstd", "lz4"), 1)
+    packer = Compressor(ours, ("zstd", "lz4"), 1)
     # As a link does that takes 100 GB/s.
     ours.sent, ours.busy = 100 * 2**30, 1.0
     assert packer.pack(memoryview(TEXT))[0] is Codec.NONE

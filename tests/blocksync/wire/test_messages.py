@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from blocksync.errors import Failed, Interrupted, Refused, Usage
 from blocksync.wire.frames import Violation
 from blocksync.wire.messages import (
-    Answer,
     Arrived,
     Connected,
     Done,
+    ErrorMessage,
     FarDevice,
     Hello,
-    Job,
     Offer,
-    Problem,
+    OfferAnswer,
+    PassOrder,
     Ready,
     Start,
     Totals,
@@ -25,7 +25,20 @@ from blocksync.wire.messages import (
     encode,
 )
 
-KINDS = [Hello, Offer, Answer, Connected, Arrived, Job, FarDevice, Start, Ready, Totals, Done, Problem]
+KINDS = [
+    Hello,
+    Offer,
+    OfferAnswer,
+    Connected,
+    Arrived,
+    PassOrder,
+    FarDevice,
+    Start,
+    Ready,
+    Totals,
+    Done,
+    ErrorMessage,
+]
 values = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text()),
     lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(), inner)),
@@ -68,7 +81,7 @@ def test_fields_of_any_kind_are_a_message_or_a_violation(kind, data: st.DataObje
         (FarDevice, {"kind": "file", "size": 0, "sector_size": 512, "stamp": "a\nb"}),
         (Ready, {"stamp": "a b"}),
         (Hello, {"protocol": 1, "hashes": ["x"] * 65, "codecs": []}),
-        (Job, {"role": "king", "path": "/dev/a"}),
+        (PassOrder, {"role": "king", "path": "/dev/a"}),
     ],
 )
 def test_numbers_and_texts_out_of_bounds_are_violations(kind, fields: dict[str, object]) -> None:
@@ -83,18 +96,20 @@ def test_deep_nesting_is_a_violation() -> None:
 
 @pytest.mark.parametrize("kind", [Failed, Usage, Interrupted])
 def test_an_error_crosses_the_wire_whole(kind) -> None:
-    told = decode(encode(Problem.of(kind("thing", "cause", "way out"))), Problem).error("xenhost")
+    told = decode(encode(ErrorMessage.of(kind("thing", "cause", "way out"))), ErrorMessage).error("xenhost")
     assert type(told) is kind
     assert (told.thing, told.cause, told.way_out) == ("xenhost: thing", "cause (xenhost says: way out)", "")
 
 
 def test_a_refusal_keeps_its_guard() -> None:
-    told = decode(encode(Problem.of(Refused("thing", "cause", guard="mounted"))), Problem).error("far")
+    told = decode(encode(ErrorMessage.of(Refused("thing", "cause", guard="mounted"))), ErrorMessage).error(
+        "far"
+    )
     assert isinstance(told, Refused)
     assert told.guard == "mounted"
 
 
 @given(st.text())
 def test_an_error_of_the_other_end_cannot_write_on_the_terminal(text: str) -> None:
-    told = Problem(kind="failed", thing=text, cause=text + "\x1b[2J\r\n", way_out=text).error("far")
+    told = ErrorMessage(kind="failed", thing=text, cause=text + "\x1b[2J\r\n", way_out=text).error("far")
     assert all(part.isprintable() for part in (told.thing, told.cause, told.way_out))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from blocksync.wire.crew import Stopped
+from blocksync.ends.thread_group import Stopped
 from blocksync.wire.ring import Ring, Room
 from patience import wait_for
 

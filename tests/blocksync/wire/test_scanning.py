@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from played_ends import BLOCK, digests_of
 
-from blocksync.devices import measure, open_source
+from blocksync.devices.device import measure, open_source
+from blocksync.digests.hashes import BLAKE3, XXH3, Hash
+from blocksync.ends.reading import Desk, Hasher
+from blocksync.ends.scanning import Scanner
 from blocksync.errors import Failed
-from blocksync.hashes import BLAKE3, XXH3, Hash
 from blocksync.wire import frames
 from blocksync.wire.frames import SEGMENT
-from blocksync.wire.reading import Desk, Hasher
-from blocksync.wire.scanning import Scanner
 
 Found = list[tuple[int, int]]
 

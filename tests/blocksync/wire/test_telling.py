@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from played_ends import BLOCK, Serve, Served, digests_of, next_frame
 
-from blocksync.hashes import XXH3
-from blocksync.wire.frames import SEGMENT, Kind
+from blocksync.digests.hashes import XXH3
+from blocksync.wire.frames import SEGMENT, FrameKind
 
 SIZE = 8 * SEGMENT
 HOLE = (2 * SEGMENT, 3 * SEGMENT)
@@ -15,7 +15,7 @@ DATA = [(0, 2 * SEGMENT), (5 * SEGMENT, 3 * SEGMENT)]
 ZERO = XXH3.digest(bytes(BLOCK))
 UNKNOWN = bytes(XXH3.size)
 
-Told = list[tuple[Kind, int, int]]
+Told = list[tuple[FrameKind, int, int]]
 
 
 @pytest.fixture
@@ -42,16 +42,16 @@ def told(served: Served) -> tuple[Told, bytes]:
 
 def test_what_is_neither_known_nor_compared_is_told_in_one_frame(target: Path, serve_target: Serve) -> None:
     frames, _ = told(serve_target(SIZE, compare=False))
-    first, last = ((Kind.UNKNOWN, *data) for data in DATA)
-    assert frames == [first, (Kind.HOLE, *HOLE), last]
+    first, last = ((FrameKind.UNKNOWN, *data) for data in DATA)
+    assert frames == [first, (FrameKind.HOLE, *HOLE), last]
 
 
 def test_a_hole_is_told_in_one_frame_and_the_rest_as_it_is_read(target: Path, serve_target: Serve) -> None:
     frames, digests = told(serve_target(SIZE))
     assert frames == [
-        *((Kind.DIGESTS, at * SEGMENT, SEGMENT) for at in (0, 1)),
-        (Kind.HOLE, *HOLE),
-        *((Kind.DIGESTS, at * SEGMENT, SEGMENT) for at in (5, 6, 7)),
+        *((FrameKind.DIGESTS, at * SEGMENT, SEGMENT) for at in (0, 1)),
+        (FrameKind.HOLE, *HOLE),
+        *((FrameKind.DIGESTS, at * SEGMENT, SEGMENT) for at in (5, 6, 7)),
     ]
     held = digests_of(target.read_bytes()[BLOCK:])
     hole = slice(HOLE[0] // BLOCK * XXH3.size, sum(HOLE) // BLOCK * XXH3.size)
@@ -63,7 +63,7 @@ def test_a_table_learns_what_is_told(target: Path, serve_target: Serve, *, compa
     table = memoryview(bytearray(SIZE // BLOCK * XXH3.size))
     table[: XXH3.size] = known = os.urandom(XXH3.size)
     frames, digests = told(serve_target(SIZE, compare=compare, table=table))
-    assert {kind for kind, _, _ in frames} == {Kind.DIGESTS}
+    assert {kind for kind, _, _ in frames} == {FrameKind.DIGESTS}
     assert digests == table
     if compare:
         assert digests == known + digests_of(target.read_bytes()[BLOCK:])[XXH3.size :]

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from textwrap import dedent
 
-from orchestrate.guest.edit import Edited
 from orchestrate.guest.facts import Facts, GuestNic, GuestVolume
-from orchestrate.guest.fixup import Fixup, by_name
+from orchestrate.guest.files.edit import Edited
+from orchestrate.guest.fixups.fixup import Fixup, by_name
 
 ROOT = GuestVolume("xvda2", 2, "ext4", "11111111-2222-3333-4444-555555555555", "root")
 SWAP = GuestVolume("xvda1", 1, "swap", "66666666-7777-8888-9999-aaaaaaaaaaaa")

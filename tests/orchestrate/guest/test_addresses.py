@@ -7,8 +7,8 @@ from guest_files import FACTS, MAC, Files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrate.guest.addresses import configured
 from orchestrate.guest.facts import Facts, GuestNic
+from orchestrate.guest.network.addresses import configured
 
 OTHER = "00:16:3e:00:00:02"
 TWO = Facts((), (GuestNic(MAC, "eth0"), GuestNic(OTHER, "eth1")))

@@ -3,7 +3,7 @@
 import pytest
 from guest_files import FACTS, ROOT, SWAP, after, text
 
-from orchestrate.guest.kernel_arguments import for_kvm, without_xen
+from orchestrate.guest.boot.kernel_arguments import for_kvm, without_xen
 
 CONSOLES = "console=tty0 console=ttyS0,115200n8"
 DEFAULT = "/etc/default/grub"

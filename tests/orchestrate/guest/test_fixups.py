@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blocksync.errors import Usage
-from orchestrate.guest.edit import Edit, Edited
-from orchestrate.guest.fixup import ALL, Fixup, by_name, planned
+from orchestrate.guest.files.edit import Edit, Edited
+from orchestrate.guest.fixups.fixup import ALL, Fixup, by_name, planned
 
 PATHS = (
     "/etc/fstab",

@@ -1,7 +1,7 @@
 from guest_files import DATA, FACTS, ROOT, SWAP, after, text
 
 from orchestrate.guest.facts import Facts, GuestVolume
-from orchestrate.guest.fstab import Entry, mountpoints, volume_of
+from orchestrate.guest.fixups.fstab import FstabEntry, mountpoints, volume_of
 
 XEN_TOOLS = """
     # /etc/fstab: static file system information.
@@ -103,8 +103,8 @@ def test_entries_are_read_with_escapes_and_defaults():
         b"# c\n\n/dev/xvda3 /srv/my\\040data xfs\nLABEL=root / ext4 ro,noatime 1 1\nshort line\n"
     )
     assert entries == (
-        Entry("/dev/xvda3", "/srv/my data", "xfs", ("defaults",), "0", "0"),
-        Entry("LABEL=root", "/", "ext4", ("ro", "noatime"), "1", "1"),
+        FstabEntry("/dev/xvda3", "/srv/my data", "xfs", ("defaults",), "0", "0"),
+        FstabEntry("LABEL=root", "/", "ext4", ("ro", "noatime"), "1", "1"),
     )
     assert [volume_of(entry, FACTS) for entry in entries] == [DATA, ROOT]
 

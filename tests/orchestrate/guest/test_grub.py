@@ -7,10 +7,10 @@ import pytest
 from guest_files import Files
 
 from blocksync.errors import Failed, Refused
-from orchestrate.guest import grub, grub_image
-from orchestrate.guest.edit import Edited
-from orchestrate.guest.grub import Booting
-from orchestrate.guest.kernels import Kernel
+from orchestrate.guest.boot import grub, grub_image
+from orchestrate.guest.boot.grub import Booting
+from orchestrate.guest.boot.kernels import Kernel
+from orchestrate.guest.files.edit import Edited
 from orchestrate.layout import boot_code
 from orchestrate.layout.table import MIB, BootArea
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from blocksync.errors import Failed, Refused, Usage
-from orchestrate.guest.edit import Edit
-from orchestrate.guest.mounts import MountSpec, mounted, unmount_leftovers
+from orchestrate.guest.files.edit import Edit
+from orchestrate.guest.files.mounts import MountSpec, mounted, unmount_leftovers
 
 MIB = 1 << 20
 SIZES = {"ext2": 16, "ext3": 16, "ext4": 16, "xfs": 320, "btrfs": 128}

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from blocksync.errors import Failed
-from orchestrate.guest.edit import Edit
-from orchestrate.guest.reading import LARGEST_FILE
-from orchestrate.guest.tree import RECORD, SUFFIX, GuestTree
+from orchestrate.guest.files.edit import Edit
+from orchestrate.guest.files.reading import LARGEST_FILE
+from orchestrate.guest.files.tree import RECORD, SUFFIX, GuestTree
 
 SECRET = b"the host's own\n"
 

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bounded
-from orchestrate.guest.initramfs import modules, names, warnings
-from orchestrate.guest.kernels import Kernel
+from orchestrate.guest.boot.initramfs import modules, names, warnings
+from orchestrate.guest.boot.kernels import Kernel
 
 KERNEL = Kernel(VERSION, f"/boot/vmlinuz-{VERSION}", f"/boot/initrd.img-{VERSION}")
 COMPRESSORS = {

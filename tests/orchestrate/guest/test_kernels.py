@@ -4,7 +4,7 @@ import pytest
 from guest_files import Files
 
 from blocksync.errors import Refused
-from orchestrate.guest.kernels import Kernel, bootable, require, version_key
+from orchestrate.guest.boot.kernels import Kernel, bootable, require, version_key
 
 MODULAR = "# config\nCONFIG_VIRTIO_BLK=m\n"
 BUILT_IN = "# config\nCONFIG_VIRTIO_BLK=y\n"

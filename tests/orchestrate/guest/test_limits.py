@@ -1,7 +1,7 @@
 """Programs run with limits, as the kernel tells of them."""
 
-from orchestrate.guest.limits import limited
-from orchestrate.hosts import MISSING, ThisHost
+from blocksync.hosts.host import MISSING, ThisHost
+from orchestrate.guest.files.limits import limited
 
 
 def test_a_program_that_reads_a_guest_s_bytes_may_do_little():

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrate.guest.lines import bodies, rewritten, with_added
+from orchestrate.guest.files.lines import bodies, rewritten, with_added
 
 
 @given(st.binary())

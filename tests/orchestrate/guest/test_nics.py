@@ -4,8 +4,8 @@ import pytest
 from guest_files import FACTS, MAC, Files, after, text
 
 from orchestrate.guest.facts import Facts, GuestNic
-from orchestrate.guest.fixup import by_name, planned
-from orchestrate.guest.nic_names import kernel_arguments, names
+from orchestrate.guest.fixups.fixup import by_name, planned
+from orchestrate.guest.fixups.nic_names import kernel_arguments, names
 
 LINKS = {"/usr/lib/udev/rules.d/80-net-setup-link.rules": "# systemd\n"}
 RULES = "/etc/udev/rules.d/70-persistent-net.rules"

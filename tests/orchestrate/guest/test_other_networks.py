@@ -3,8 +3,8 @@
 import pytest
 from guest_files import FACTS, MAC, Files, after, text
 
-from orchestrate.guest.addresses import configured
-from orchestrate.guest.nic_names import names, warnings
+from orchestrate.guest.fixups.nic_names import names, warnings
+from orchestrate.guest.network.addresses import configured
 
 LINKS = {"/lib/udev/rules.d/80-net-setup-link.rules": "x\n"}
 OPENRC = {

@@ -3,7 +3,7 @@
 import pytest
 from guest_files import Files
 
-from orchestrate.guest.own_menu import booted
+from orchestrate.guest.boot.own_menu import booted
 
 LEGACY = """\
 DEFAULT

@@ -10,8 +10,8 @@ import chroot_guest
 import pytest
 from chroot_guest import FSTAB, INITTAB, VERSION, ChrootGuest, initramfs
 
-from orchestrate.guest import prepare
-from orchestrate.guest.prepare import Line
+from orchestrate.guest.prepare import script as prepare
+from orchestrate.guest.prepare.script import Line
 
 DEBIAN_LIKE = pytest.mark.skipif(not Path("/usr/bin/dpkg").exists(), reason="the machine has no dpkg")
 

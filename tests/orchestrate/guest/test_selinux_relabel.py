@@ -3,8 +3,8 @@
 import pytest
 from guest_files import FACTS, Files, after
 
-from orchestrate.guest.fixup import ALL
-from orchestrate.guest.selinux_relabel import NAME, PATH
+from orchestrate.guest.fixups.fixup import ALL
+from orchestrate.guest.fixups.selinux_relabel import NAME, PATH
 from orchestrate.kvm.machine import MachineSpec, qemu_command
 
 CONFIG = "/etc/selinux/config"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from blocksync.errors import Refused
-from orchestrate.guest.mounts import MountSpec, mounted
+from orchestrate.guest.files.mounts import MountSpec, mounted
 
 MIB = 1 << 20
 # Never mounted where the option would be in force: "panic" means this host.

@@ -12,15 +12,15 @@ import pytest
 
 import bounded
 from blocksync.errors import Failed
-from orchestrate.guest.unmounted import Unmounted
-from orchestrate.hosts import MISSING, MOST_BYTES, Done, ThisHost
+from blocksync.hosts.host import MISSING, MOST_BYTES, Completed, ThisHost
+from orchestrate.guest.files.unmounted import Unmounted
 
 
 class WithoutGrub(ThisHost):
     """A Xen host of old: e2fsprogs, no grub-fstest."""
 
-    def run(self, argv: Sequence[str], *, most: int = MOST_BYTES) -> Done:
-        return Done(MISSING, b"", "") if argv[0] == "grub-fstest" else super().run(argv, most=most)
+    def run(self, argv: Sequence[str], *, most: int = MOST_BYTES) -> Completed:
+        return Completed(MISSING, b"", "") if argv[0] == "grub-fstest" else super().run(argv, most=most)
 
 
 HOSTS = {"grub-fstest": ThisHost(), "debugfs": WithoutGrub()}

@@ -13,7 +13,7 @@ from boot_sectors import printing
 
 from blocksync.errors import Failed
 from orchestrate.kvm.domain import DomainSpec, domain_xml
-from orchestrate.kvm.libvirt import DiskUse, Libvirt, Unreachable, default_uri
+from orchestrate.kvm.libvirt import DiskUse, Libvirt, LibvirtUnreachable, default_uri
 
 pytestmark = pytest.mark.boots
 
@@ -127,13 +127,13 @@ def test_a_domain_that_is_not_there_is_named(libvirt: Libvirt) -> None:
 @pytest.mark.skipif(not shutil.which("virsh"), reason="needs libvirt-clients")
 def test_a_daemon_that_does_not_answer_is_unreachable(tmp_path: Path) -> None:
     silent = Libvirt(f"qemu+unix:///system?socket={tmp_path}/none")
-    with pytest.raises(Unreachable, match="systemctl start libvirtd"):
+    with pytest.raises(LibvirtUnreachable, match="systemctl start libvirtd"):
         silent.is_defined("web")
 
 
 def test_a_host_without_virsh_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    with pytest.raises(Unreachable, match="apt-get install libvirt-clients"):
+    with pytest.raises(LibvirtUnreachable, match="apt-get install libvirt-clients"):
         Libvirt().is_defined("web")
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from blocksync.errors import Refused
 from orchestrate.layout import boot_code, mark
 from orchestrate.layout.arrange import Demand, arrange
-from orchestrate.layout.mark import UNREADABLE, Mark
+from orchestrate.layout.mark import UNREADABLE, HandoverMark
 from orchestrate.layout.table import MIB, SECTOR, PartitionKind, TableKind
 
 CUTOVER = "00112233445566778899aabbccddeeff"
@@ -19,7 +19,7 @@ def test_a_mark_is_read_as_it_was_written(guest, since):
         guest.encode()
     except UnicodeEncodeError:
         return
-    written = Mark(guest, since, CUTOVER)
+    written = HandoverMark(guest, since, CUTOVER)
     assert len(written.pack()) == SECTOR
     assert mark.unpack(written.pack()) == written
 
@@ -32,7 +32,7 @@ def test_other_bytes_are_not_a_mark(sector):
 
 @pytest.mark.parametrize("at", [8, 100, SECTOR - 1])
 def test_a_damaged_mark_still_says_that_the_disk_is_somebody_s(at):
-    sector = bytearray(Mark("web1", 1, CUTOVER).pack())
+    sector = bytearray(HandoverMark("web1", 1, CUTOVER).pack())
     sector[at] ^= 1
     assert mark.unpack(bytes(sector)) == UNREADABLE
 

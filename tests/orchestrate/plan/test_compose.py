@@ -12,11 +12,11 @@ import pytest
 from guest_files import Files
 
 from blocksync.errors import Refused, Usage
+from orchestrate.guest.volumes import Signature
 from orchestrate.layout.table import TableKind
 from orchestrate.plan import file
-from orchestrate.plan.compose import Found, Wishes, compose, refuse_twins, refuse_unfit
+from orchestrate.plan.compose import FoundVolume, Wishes, compose, refuse_twins, refuse_unfit
 from orchestrate.plan.root import find
-from orchestrate.volumes import Signature
 from orchestrate.xen.guest import read_guest
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -92,9 +92,9 @@ CASES = {
 }
 
 
-def found(case: Case) -> list[Found]:
+def found(case: Case) -> list[FoundVolume]:
     return [
-        Found(
+        FoundVolume(
             device=device,
             source=f"/dev/vg0/web1-{device}",
             path=f"/dev/vg0/web1-{device}",
@@ -150,14 +150,18 @@ def test_a_golden_plan_is_read_back_as_it_was_written(case):
     [(Signature(), "unknown-filesystem"), (Signature(table="dos"), "whole-disk")],
 )
 def test_a_volume_that_is_no_file_system_is_refused_by_name(signature, guard):
-    volume = Found(device="xvda2", source="/dev/vg0/x", path="/dev/vg0/x", size=GIB, signature=signature)
+    volume = FoundVolume(
+        device="xvda2", source="/dev/vg0/x", path="/dev/vg0/x", size=GIB, signature=signature
+    )
     with pytest.raises(Refused, match=r"/dev/vg0/x \(xvda2\)") as refused:
         refuse_unfit([volume], frozenset())
     assert refused.value.guard == guard
 
 
 def test_unknown_bytes_are_copied_if_the_operator_says_so():
-    volume = Found(device="xvda2", source="/dev/vg0/x", path="/dev/vg0/x", size=GIB, signature=Signature())
+    volume = FoundVolume(
+        device="xvda2", source="/dev/vg0/x", path="/dev/vg0/x", size=GIB, signature=Signature()
+    )
     refuse_unfit([volume], frozenset({"unknown-filesystem"}))
 
 
@@ -171,9 +175,9 @@ UUID = "00000000-0000-4000-8000-000000000001"
 
 def volume(
     device: str, filesystem: str = "ext4", uuid: str | None = UUID, member: str | None = None
-) -> Found:
+) -> FoundVolume:
     signature = Signature(filesystem=filesystem, uuid=uuid, member=member)
-    return Found(
+    return FoundVolume(
         device=device, source=f"/dev/vg0/{device}", path=f"/dev/vg0/{device}", size=GIB, signature=signature
     )
 

@@ -6,9 +6,9 @@ import pytest
 from guest_files import Files
 
 from blocksync.errors import Refused, Usage
-from orchestrate.plan.compose import Found
+from orchestrate.guest.volumes import Signature
+from orchestrate.plan.compose import FoundVolume
 from orchestrate.plan.root import find
-from orchestrate.volumes import Signature
 from orchestrate.xen.guest import parse_guest
 
 SYSTEM = {"/etc/fstab": "/dev/hda1 / ext3 defaults 0 1\n", "/sbin/init": b""}
@@ -23,7 +23,7 @@ def root(
     disks = ", ".join(f"'phy:/dev/vg/{device},{device},w'" for device in devices)
     xen = parse_guest(f"name='x'\nmemory=64\ndisk=[{disks}]\n{settings}\n".encode(), "g.cfg")
     found = [
-        Found(
+        FoundVolume(
             device=device,
             source=f"/dev/vg/{device}",
             path=f"/dev/vg/{device}",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from played_xen import GROUP, PlayedSource, PlayedXen
 
-from orchestrate.job import Job
+from orchestrate.job.folder import Job
 from orchestrate.layout.table import TableKind
 from orchestrate.plan.compose import UNKNOWN
 from orchestrate.plan.model import Action, Boot, BootPlace, Disk, Guest, Place, Plan, Volume

@@ -19,18 +19,19 @@ from played_xen import GROUP, PlayedSource, PlayedXen
 from xl_double import GUEST
 
 from blocksync.errors import BlocksyncError
-from orchestrate import job as jobs
-from orchestrate import journal as journals
-from orchestrate import show
-from orchestrate.hosts import ThisHost
+from blocksync.hosts.host import ThisHost
+from orchestrate.commands import show
+from orchestrate.handover import preflight
+from orchestrate.handover.fencing import SideAnswer
+from orchestrate.job import folder as jobs
+from orchestrate.job import journal as journals
+from orchestrate.job.stopwatch import Stopwatch
 from orchestrate.kvm.libvirt import Libvirt
 from orchestrate.plan import file as plan_file
-from orchestrate.sides import Answer
-from orchestrate.steps import cutover, readiness, rollback, sync
+from orchestrate.steps import cutover, rollback, sync
 from orchestrate.steps.cutover import CutoverRequest
 from orchestrate.steps.rollback import RollbackRequest
 from orchestrate.steps.sync import SyncRequest
-from orchestrate.stopwatch import Stopwatch
 from orchestrate.xen import toolstack
 
 CONFIG = f"/etc/xen/{GUEST}.cfg"
@@ -152,9 +153,9 @@ class _PullsThePlug:
     def accepts(self, risk: str) -> bool:
         raise NotImplementedError(risk)
 
-    def when_it_stays(self, name: str, seconds: float) -> Answer:
+    def when_it_stays(self, name: str, seconds: float) -> SideAnswer:
         del name, seconds
-        return Answer(destroy=True)
+        return SideAnswer(destroy=True)
 
 
 def _die() -> None:
@@ -179,7 +180,7 @@ def _main(folder: Path, plan: Path, command: str, moment: str = "", what: str = 
                 start=True,
                 accelerator="tcg",
                 boot_timeout=120,
-                overrides=readiness.GUARDS,
+                overrides=preflight.GUARDS,
             )
             cutover.run(
                 job,

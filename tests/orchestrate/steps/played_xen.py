@@ -11,11 +11,11 @@ from pathlib import Path
 
 from blocksync.errors import Failed
 from blocksync.extents import Extents
+from blocksync.hosts.host import MOST_BYTES, Completed, HostLost
 from blocksync.passes import PassReport, PassRequest
 from blocksync.progress import Report
-from blocksync.remote import Part
-from orchestrate.hosts import MOST_BYTES, Done, HostLost
-from orchestrate.source import Here
+from blocksync.remote import PassPart
+from orchestrate.copying.source import Here
 
 GROUP = "vg0"
 CHUNK = 65536
@@ -91,9 +91,9 @@ class PlayedXen:
     def describe(self) -> str:
         return "the played host"
 
-    def run(self, argv: Sequence[str], *, most: int = MOST_BYTES) -> Done:
+    def run(self, argv: Sequence[str], *, most: int = MOST_BYTES) -> Completed:
         status, output = self.step(lambda: self._answer(list(argv)))
-        return Done(status, b"" if status else output, output.decode() if status else "")
+        return Completed(status, b"" if status else output, output.decode() if status else "")
 
     def _answer(self, argv: list[str]) -> tuple[int, bytes]:
         if argv[:2] == ["env", "LC_ALL=C"]:
@@ -215,8 +215,8 @@ class PlayedSource:
         origin = None if request.origin is None else self.host.file(request.origin)
         there = replace(request, source=self.host.file(request.source), origin=origin)
         half = Extents.of([(0, 3 * CHUNK)]) if there.only is None else Extents(there.only.rows[:1])
-        self.host.step(lambda: Here().copy_all([Part(replace(there, only=half), progress)]))
-        (report,) = self.host.step(lambda: Here().copy_all([Part(there, progress)]))
+        self.host.step(lambda: Here().copy_all([PassPart(replace(there, only=half), progress)]))
+        (report,) = self.host.step(lambda: Here().copy_all([PassPart(there, progress)]))
         self._guest_writes()
         return report
 

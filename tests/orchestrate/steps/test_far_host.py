@@ -10,7 +10,7 @@ import pytest
 import typer
 from sshd import Server, make_keys, start, stop
 
-import blocksync.terminal
+import blocksync.commands.typer_app
 import orchestrate.cli
 
 USAGE = 2
@@ -114,7 +114,7 @@ def test_the_ssh_config_of_the_command_line_leads_to_the_host(small_guest, tmp_p
         stop(server)
 
 
-@pytest.mark.parametrize("app", [blocksync.terminal.app, orchestrate.cli.app])
+@pytest.mark.parametrize("app", [blocksync.commands.typer_app.app, orchestrate.cli.app])
 def test_every_command_that_reaches_a_host_takes_all_that_says_how(app):
     reach = {"transport", "host_key_fingerprint", "ssh_config"}
     taken = [

@@ -16,13 +16,13 @@ import pytest
 from sshd import make_keys, start, stop
 
 from blocksync.errors import Refused
-from orchestrate.job import Job
+from orchestrate.copying.source import Here, Reach, opened
+from orchestrate.handover import send_back
+from orchestrate.handover.send_back import GiveBackReport
+from orchestrate.job.folder import Job
+from orchestrate.job.send_back_mark import is_torn, refuse_torn
+from orchestrate.job.stopwatch import Stopwatch
 from orchestrate.plan.file import load
-from orchestrate.source import Here, Reach, opened
-from orchestrate.steps import give_back
-from orchestrate.steps.give_back import GiveBackReport
-from orchestrate.stopwatch import Stopwatch
-from orchestrate.torn import is_torn, refuse_torn
 
 MIB = 2**20
 SCRIPT = """
@@ -50,7 +50,7 @@ def job_of(guest) -> Job:
 
 
 def given_back(guest, source=None) -> GiveBackReport:
-    return give_back.run(job_of(guest), source or Here(), quiet, Stopwatch())
+    return send_back.run(job_of(guest), source or Here(), quiet, Stopwatch())
 
 
 def digest(path: Path) -> str:

@@ -11,10 +11,10 @@ from played_xen import CHUNK, Killed
 from test_cutover_journal import KILLED_AMONG_THE_FIX_UPS, killed
 from test_passes_and_cutover import on_target
 
-from blocksync import claims, digests
-from blocksync.claims import Settlement
-from blocksync.digests import HEADER_SIZE, Header
-from orchestrate.job import Job, Phase
+from blocksync.digests import digest_file, trust
+from blocksync.digests.digest_file import HEADER_SIZE, FileHeader
+from blocksync.digests.trust import Settlement
+from orchestrate.job.folder import Job, Phase
 from orchestrate.plan.file import load
 from orchestrate.steps import sync
 
@@ -54,9 +54,9 @@ def unknown(guest) -> int:
     job, count = Job(guest.folder / "job", load(guest.plan)), 0
     for volume in job.plan.copied:
         place = volume.partition.offset
-        assert claims.still_true(job.digests(volume), job.plan.target, offset=place, size=volume.size)
-        binding = Header.unpack(job.digests(volume).read_bytes()[:HEADER_SIZE]).binding
-        table, size = bytes(digests.load(job.digests(volume), binding).table), binding.hash.size
+        assert trust.still_true(job.digests(volume), job.plan.target, offset=place, size=volume.size)
+        binding = FileHeader.unpack(job.digests(volume).read_bytes()[:HEADER_SIZE]).binding
+        table, size = bytes(digest_file.load(job.digests(volume), binding).table), binding.hash.size
         blocks = (table[at : at + size] for at in range(0, binding.table_size, size))
         count += binding.block_size * sum(not any(block) for block in blocks)
     return count
@@ -109,7 +109,7 @@ def test_what_fix_ups_wrote_is_copied_again_and_nothing_else(proven):
     for volume in job.plan.copied:
         place = volume.partition.offset
         spans = list(extents[volume.device])
-        claims.give_up(job.digests(volume), job.plan.target, spans, offset=place, size=volume.size)
+        trust.give_up(job.digests(volume), job.plan.target, spans, offset=place, size=volume.size)
     with job.plan.target.open("r+b") as target:
         for offset, length in extents["root"]:
             target.seek(job.plan.root.partition.offset + offset)
@@ -126,7 +126,7 @@ def test_a_pass_after_fix_ups_that_were_begun_undoes_them(proven):
     job = proven.job
     volume = job.plan.copied[0]
     job.remember(replace(job.state(), phase=Phase.FINISHING, repaired={"root": ((0, 4096),)}))
-    claims.give_up(
+    trust.give_up(
         job.digests(volume), job.plan.target, [(0, 4096)], offset=volume.partition.offset, size=volume.size
     )
     with job.plan.target.open("r+b") as target:

@@ -19,10 +19,10 @@ def die(*_, **__):
 setattr(getattr(importlib.import_module(module), kind), method, die)
 cli.main()
 """
-UNDOING = "orchestrate.guest.tree:GuestTree.restore"
-FIXING = "orchestrate.guest.tree:GuestTree.apply"
-SENDING = "orchestrate.source:Here.send"
-PROVING = "orchestrate.source:Here.compare"
+UNDOING = "orchestrate.guest.files.tree:GuestTree.restore"
+FIXING = "orchestrate.guest.files.tree:GuestTree.apply"
+SENDING = "orchestrate.copying.source:Here.send"
+PROVING = "orchestrate.copying.source:Here.compare"
 BOOTING = "orchestrate.kvm.machine:Machine.wait_for"
 
 

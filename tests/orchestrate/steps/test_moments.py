@@ -12,11 +12,12 @@ from played_xen import CHUNK, Killed
 
 from blocksync.errors import Differences, Failed, Interrupted, Refused
 from blocksync.extents import Extents
+from blocksync.hosts.host import HostLost
 from blocksync.progress import Progress
-from orchestrate import overflow, torn
-from orchestrate.hosts import HostLost
-from orchestrate.job import Phase
-from orchestrate.moments import Quiesce, job_name
+from orchestrate.copying import snapshot_watch
+from orchestrate.copying.snapshot_sets import Quiesce, job_name
+from orchestrate.job import send_back_mark
+from orchestrate.job.folder import Phase
 from orchestrate.steps import sync
 
 
@@ -118,7 +119,7 @@ def test_a_snapshot_that_overflows_while_it_is_read_fails_the_pass_and_not_the_j
         for each in migration.host.snapshots.values():
             each.lost = True
 
-    migration.source._guest_writes = overflow
+    migration.source._guest_writes = snapshot_watch
     with pytest.raises(Failed, match="more during the pass than its snapshot can hold"):
         migration.sync()
     migration.source._guest_writes = writes
@@ -128,11 +129,11 @@ def test_a_snapshot_that_overflows_while_it_is_read_fails_the_pass_and_not_the_j
 
 def test_a_snapshot_that_overflows_is_seen_while_a_pass_shows_no_progress(migration, monkeypatch):
     migration.sync()
-    monkeypatch.setattr(overflow, "EVERY_SECONDS", 0.02)
+    monkeypatch.setattr(snapshot_watch, "EVERY_SECONDS", 0.02)
     seen = threading.Event()
-    look = overflow.Watch.look
+    look = snapshot_watch.SnapshotWatch.look
 
-    def looking(watch: overflow.Watch) -> None:
+    def looking(watch: snapshot_watch.SnapshotWatch) -> None:
         look(watch)
         seen.set()
 
@@ -157,7 +158,7 @@ def test_a_snapshot_that_overflows_is_seen_while_a_pass_shows_no_progress(migrat
         )
         raise AssertionError("the pass went on")
 
-    monkeypatch.setattr(overflow.Watch, "look", looking)
+    monkeypatch.setattr(snapshot_watch.SnapshotWatch, "look", looking)
     migration.source.copy = slow
     with pytest.raises(Failed, match="more during the pass than its snapshot can hold"):
         migration.sync()
@@ -296,7 +297,7 @@ def test_the_names_of_two_guests_never_become_the_same():
 def test_half_written_volumes_are_never_copied_over_the_target(migration):
     migration.sync()
     before = migration.job.plan.target.read_bytes()
-    torn.mark(migration.job)
+    send_back_mark.mark(migration.job)
     migration.guest_writes()
     for one_more in (lambda: migration.sync(again=True), migration.last_pass):
         with pytest.raises(Refused, match="half written"):

@@ -10,7 +10,7 @@ import pytest
 from played_night import kept_in, move_to_played_host, night, runs_on_kvm
 from test_take_over_on_kvm import state
 
-from orchestrate import journal
+from orchestrate.job import journal
 
 pytestmark = pytest.mark.boots
 

@@ -16,8 +16,8 @@ import xl_double
 from sshd import Server
 from test_passes_and_cutover import digest, on_target
 
-from orchestrate import journal
-from orchestrate.journal import Closed
+from orchestrate.job import journal
+from orchestrate.job.journal import Closed
 from patience import wait_for
 
 # Those after them need no link, where there are no snapshots to drop.

@@ -12,9 +12,9 @@ from msgspec.structs import replace
 from test_cutover_journal import journal_of
 from xl_double import GUEST
 
-from orchestrate.job import Job, PassRecord
+from orchestrate.handover import preflight
+from orchestrate.job.folder import Job, PassRecord
 from orchestrate.plan.file import load
-from orchestrate.steps import readiness
 
 XEN2KVM = Path(sys.executable).parent / "xen2kvm"
 REFUSED = 3
@@ -92,7 +92,7 @@ def test_a_guest_that_was_never_rehearsed_is_asked_about_and_not_stopped_without
         terminal.sendline("y")
         assert ended(terminal) == 0
     assert not xl.running
-    assert journal_of(planned_guest)["accepted"] == [readiness.NOT_REHEARSED]
+    assert journal_of(planned_guest)["accepted"] == [preflight.NOT_REHEARSED]
 
 
 def test_without_a_terminal_a_risk_is_refused_by_its_name(planned_guest, xl):
@@ -121,10 +121,10 @@ def test_a_long_last_pass_is_a_risk_only_where_there_is_a_limit(planned_guest):
     job = Job(planned_guest.folder / "job", load(planned_guest.plan))
     records = (pass_of(0.0, seconds=100.0, changed=10**9), pass_of(1000.0, seconds=30.0, changed=10**6))
     job.remember(replace(job.state(), rehearsed="yesterday", records=records))
-    assert readiness.risks(job, None) == ()
-    (risk,) = readiness.risks(job, 10.0)
-    assert risk.guard == readiness.NOT_CONVERGING
-    assert readiness.risks(job, 60.0) == ()
+    assert preflight.risks(job, None) == ()
+    (risk,) = preflight.risks(job, 10.0)
+    assert risk.guard == preflight.NOT_CONVERGING
+    assert preflight.risks(job, 60.0) == ()
 
 
 def pass_of(at: float, *, seconds: float, changed: int) -> PassRecord:

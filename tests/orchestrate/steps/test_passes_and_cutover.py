@@ -7,7 +7,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 
-from orchestrate.guest.mounts import MountSpec, mounted
+from orchestrate.guest.files.mounts import MountSpec, mounted
 
 
 def partitions(guest) -> dict[str, tuple[int, int]]:

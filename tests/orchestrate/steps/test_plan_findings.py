@@ -10,9 +10,9 @@ import pytest
 from test_refusals import REFUSED, USAGE, assert_one_error, nothing_written
 from xl_double import GUEST
 
-from orchestrate.hosts import ThisHost
+from blocksync.hosts.host import ThisHost
+from orchestrate.guest.volumes import probe
 from orchestrate.plan import file
-from orchestrate.volumes import probe
 
 
 def test_everything_that_is_wrong_is_told_together_the_worst_first(small_guest):
@@ -97,8 +97,8 @@ def test_a_volume_that_may_not_be_read_is_not_called_empty(tmp_path):
     program = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from orchestrate.hosts import ThisHost\n"
-        "from orchestrate.volumes import probe\n"
+        "from blocksync.hosts.host import ThisHost\n"
+        "from orchestrate.guest.volumes import probe\n"
         "os.setuid(65534)\n"
         "try:\n    probe(ThisHost(), Path(sys.argv[1]))\n"
         "except Exception as error:\n    print(type(error).__name__, error)\n"

@@ -7,11 +7,11 @@ import pytest
 from msgspec.structs import replace
 from played_migration import plan
 
-from orchestrate import announce, journal
-from orchestrate.job import Job
+from orchestrate.handover import announce, start_on_kvm
+from orchestrate.job import journal
+from orchestrate.job.folder import Job
+from orchestrate.job.stopwatch import Stopwatch
 from orchestrate.plan.model import Boot, Check, Nic
-from orchestrate.steps import take_over
-from orchestrate.stopwatch import Stopwatch
 
 
 class Running:
@@ -51,7 +51,7 @@ def test_an_address_that_is_missing_is_told_and_holds_up_no_check(job, monkeypat
     monkeypatch.setattr(announce, "missing", slowly)
     opened = journal.opened(job.folder, "web1", job.plan.target)
     began, kvm, watch = time.time(), Running(), Stopwatch()
-    results, notes = take_over.prove_serving(job, opened, kvm, seconds=10, watch=watch)
+    results, notes = start_on_kvm.prove_serving(job, opened, kvm, seconds=10, watch=watch)
     assert notes[0] == "192.0.2.7 does not answer"
     assert "x2knone0" in notes[1]
     (result,) = results

@@ -14,8 +14,8 @@ import msgspec
 import pytest
 from xl_double import GUEST
 
-from orchestrate import schemas
-from orchestrate.job_log import JobLog
+from orchestrate.commands import schema_files
+from orchestrate.job.log import JobLog
 
 XEN2KVM = Path(sys.executable).parent / "xen2kvm"
 USAGE, REFUSED = 2, 3
@@ -26,9 +26,9 @@ def valid(guest, name: str, *options: str) -> dict[str, Any]:
     done = guest.step(name, "--json", "--log-json", *options)
     (line,) = done.stdout.splitlines()
     found: dict[str, Any] = json.loads(line)
-    jsonschema.validate(found, schemas.made()[f"xen2kvm-{name}"])
+    jsonschema.validate(found, schema_files.made()[f"xen2kvm-{name}"])
     for each in done.stderr.splitlines():
-        jsonschema.validate(json.loads(each), schemas.made()["log-line"])
+        jsonschema.validate(json.loads(each), schema_files.made()["log-line"])
     assert found["exit_code"] == done.returncode
     assert (found["error"] is None) == (done.returncode == 0)
     return found
@@ -53,7 +53,7 @@ def test_a_migration_s_objects_and_files_are_what_their_schemas_say(planned_gues
     assert status["situation"] == "down"
     assert status["next"] == f"virsh define {planned_guest.folder}/guest.xml && virsh start {GUEST}"
     assert valid(planned_guest, "rollback", "--discard", "--yes")["started"] is True
-    made = schemas.made()
+    made = schema_files.made()
     for name in ("state", "journal", "job"):
         jsonschema.validate(json.loads((job / f"{name}.json").read_text()), made[name])
     (report,) = job.glob("report-*.json")
@@ -66,14 +66,14 @@ def test_a_migration_s_objects_and_files_are_what_their_schemas_say(planned_gues
 
 
 def test_the_schemas_in_the_package_are_made_from_these_structs() -> None:
-    kept = {path.stem: path.read_text() for path in schemas.folder().glob("*.json")}
-    assert kept == {name: schemas.as_text(schema) for name, schema in schemas.made().items()}, (
+    kept = {path.stem: path.read_text() for path in schema_files.folder().glob("*.json")}
+    assert kept == {name: schema_files.as_text(schema) for name, schema in schema_files.made().items()}, (
         "run `make man`"
     )
 
 
 def test_every_schema_is_one() -> None:
-    for schema in schemas.made().values():
+    for schema in schema_files.made().values():
         jsonschema.Draft202012Validator.check_schema(schema)
 
 

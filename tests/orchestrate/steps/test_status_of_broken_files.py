@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrate.standing import Situation
+from orchestrate.handover.standing import Situation
 from orchestrate.steps import status
 
 XEN2KVM = Path(sys.executable).parent / "xen2kvm"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from blocksync.errors import Failed, Refused
-from orchestrate.hosts import ThisHost
+from blocksync.hosts.host import ThisHost
 from orchestrate.xen import toolstack
 from orchestrate.xen.toolstack import AutostartLink, DomainState, Toolstack, holders_in, state_in
 from patience import wait_for

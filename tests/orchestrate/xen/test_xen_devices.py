@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from blocksync.errors import Usage
 from orchestrate.xen.devices import VirtualDevice, virtual_device
-from orchestrate.xen.values import Place
+from orchestrate.xen.values import TextPosition
 
-PLACE = Place("guest.cfg", 3, 9)
+PLACE = TextPosition("guest.cfg", 3, 9)
 
 
 @pytest.mark.parametrize(

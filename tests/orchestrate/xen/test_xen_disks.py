@@ -3,13 +3,13 @@
 import pytest
 
 from blocksync.errors import Usage
-from orchestrate.xen.disks import Disk, read_disk
-from orchestrate.xen.values import Place, Value
+from orchestrate.xen.disks import XenDisk, read_disk
+from orchestrate.xen.values import TextPosition, Value
 
-PLACE = Place("guest.cfg", 12, 5)
+PLACE = TextPosition("guest.cfg", 12, 5)
 
 
-def read(text: str) -> tuple[Disk | None, tuple[str, ...]]:
+def read(text: str) -> tuple[XenDisk | None, tuple[str, ...]]:
     return read_disk(Value(text, PLACE))
 
 
@@ -60,7 +60,7 @@ def read(text: str) -> tuple[Disk | None, tuple[str, ...]]:
 def test_every_notation_is_read_without_a_warning(
     text: str, vdev: str, target: str, form: str, readonly: bool
 ) -> None:
-    assert read(text) == (Disk(vdev, target, form, readonly, PLACE), ())
+    assert read(text) == (XenDisk(vdev, target, form, readonly, PLACE), ())
 
 
 @pytest.mark.parametrize(
@@ -68,43 +68,43 @@ def test_every_notation_is_read_without_a_warning(
     [
         pytest.param(
             "/dev/vg/x,xvda1,w",
-            Disk("xvda1", "/dev/vg/x", "raw", False, PLACE),
+            XenDisk("xvda1", "/dev/vg/x", "raw", False, PLACE),
             "no phy: or file: before /dev/vg/x",
             id="no-prefix",
         ),
         pytest.param(
             "vdev=xvda,target=/dev/vg/x,access=ro",
-            Disk("xvda", "/dev/vg/x,access=ro", "raw", False, PLACE),
+            XenDisk("xvda", "/dev/vg/x,access=ro", "raw", False, PLACE),
             "target= takes the rest of the text",
             id="target-not-last",
         ),
         pytest.param(
             "file:a.img,xvda,w",
-            Disk("xvda", "/dev/a.img", "raw", False, PLACE),
+            XenDisk("xvda", "/dev/a.img", "raw", False, PLACE),
             "no absolute path",
             id="relative-file",
         ),
         pytest.param(
             "iscsi:iqn.2010-01.org.example:x,xvda,w",
-            Disk("xvda", "iqn.2010-01.org.example:x", "raw", False, PLACE),
+            XenDisk("xvda", "iqn.2010-01.org.example:x", "raw", False, PLACE),
             "block-iscsi",
             id="iscsi",
         ),
         pytest.param(
             "phy:/dev/vg/x,xvda,w,storage",
-            Disk("xvda", "/dev/vg/x", "raw", False, PLACE),
+            XenDisk("xvda", "/dev/vg/x", "raw", False, PLACE),
             "belongs to the domain storage",
             id="driver-domain",
         ),
         pytest.param(
             "phy:/dev/vg/x,0x0ca1,w",
-            Disk("xvdk1", "/dev/vg/x", "raw", False, PLACE),
+            XenDisk("xvdk1", "/dev/vg/x", "raw", False, PLACE),
             "belongs to no disk driver",
             id="number-without-xen's-major",
         ),
     ],
 )
-def test_doubtful_notations_are_read_with_a_warning(text: str, expected: Disk, warning: str) -> None:
+def test_doubtful_notations_are_read_with_a_warning(text: str, expected: XenDisk, warning: str) -> None:
     disk, warnings = read(text)
     assert disk == expected
     assert len(warnings) == 1

@@ -3,10 +3,10 @@
 import pytest
 
 from blocksync.errors import Usage
-from orchestrate.xen.values import Place, Value
+from orchestrate.xen.values import TextPosition, Value
 from orchestrate.xen.vifs import Vif, read_vif
 
-PLACE = Place("guest.cfg", 20, 17)
+PLACE = TextPosition("guest.cfg", 20, 17)
 
 
 def vif(

@@ -1,0 +1,1 @@
+"""The far end of a pass: installed there, or sent there."""

@@ -1,0 +1,1 @@
+"""Hosts: their names, their programs, and commands that are run on them."""

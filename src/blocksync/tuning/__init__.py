@@ -1,0 +1,1 @@
+"""Which block size suits these devices and changes: measured, then recommended."""

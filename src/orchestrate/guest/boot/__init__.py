@@ -1,0 +1,1 @@
+"""How a guest boots: its kernels, its menu, its initramfs, and GRUB."""

@@ -1,0 +1,1 @@
+"""Fix-ups: one small module for each rule of what changes inside a guest."""

@@ -1,0 +1,1 @@
+"""The NICs and addresses that a guest's own files name."""

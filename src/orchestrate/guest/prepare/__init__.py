@@ -1,0 +1,1 @@
+"""What is done to a guest while it still runs under Xen."""

@@ -1,0 +1,1 @@
+"""From Xen to KVM and back: fencing, preflight, convert, start, send-back, checks, announce."""

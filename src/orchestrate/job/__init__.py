@@ -1,0 +1,1 @@
+"""A job: the folder that remembers one guest's migration between commands."""
