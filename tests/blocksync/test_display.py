@@ -26,7 +26,7 @@ MIB = 2**20
 # Two passes within a step that lasts, a note meanwhile, a step with somebody else's text, and a question.
 SHOWN = """
 import sys, time
-from blocksync.display import display
+from blocksync.display.display import display
 from blocksync.progress import Progress
 
 def moment(seconds, share, total):

@@ -19,7 +19,7 @@ Image = Callable[[str, int], Path]
 BLOCKSYNC = Path(sys.executable).parent / "blocksync"
 FAULT = """
 import sys
-from blocksync import cli, outcome
+from blocksync.commands import run as cli, outcome
 def broken(): raise {raised}
 outcome.conclude("blocksync", sys.argv[1:], broken)
 """
@@ -74,7 +74,8 @@ def test_a_pass_is_made_although_the_reader_of_its_output_left(
 
 
 def test_the_disk_never_gets_the_number_of_a_closed_standard_stream(tmp_path: Path) -> None:
-    code = "from blocksync import streams; import os; streams.make_lasting(); print(os.open('/dev/null', 0))"
+    code = "from blocksync.commands import streams; import os; streams.make_lasting(); "
+    code += "print(os.open('/dev/null', 0))"
     done = shell(
         f"{sys.executable} -c \"{code}; open('{tmp_path}/fd', 'w').write(str(os.open('.', 0)))\" <&- >&- 2>&-"
     )

@@ -325,7 +325,7 @@ def test_a_file_system_that_does_not_answer_is_not_waited_for(
     image: Image, loop: Attach, tmp_path: Path, block: bool
 ) -> None:
     target = loop(image("backing", SIZE)) if block else image("target", SIZE)
-    code = "import sys; from pathlib import Path; from blocksync import devices, guards\n"
+    code = "import sys; from pathlib import Path; from blocksync.devices import device as devices, guards\n"
     code += "guards.not_in_use(devices.measure(Path(sys.argv[1])))"
     with dead_file_system(tmp_path):
         subprocess.run([sys.executable, "-c", code, target], check=True, timeout=20)

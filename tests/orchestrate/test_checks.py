@@ -125,7 +125,7 @@ def test_a_check_that_cannot_be_made_is_refused(fields: dict[str, object]) -> No
 
 def test_a_command_that_prints_without_an_end_takes_no_memory() -> None:
     script = """
-from orchestrate.checks import wait_for
+from orchestrate.handover.checks import wait_for
 from orchestrate.plan.model import Check
 print(wait_for(Check(command=("cat", "/dev/zero"), timeout=0.1)).cause)
 """

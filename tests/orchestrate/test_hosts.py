@@ -135,7 +135,7 @@ def test_output_is_bounded_while_it_comes(either: ThisHost | FarHost) -> None:
 
 def test_endless_output_takes_no_memory() -> None:
     script = """
-from orchestrate.hosts import ThisHost, TooMuch
+from blocksync.hosts.host import ThisHost, TooMuch
 try:
     ThisHost().run(["cat", "/dev/zero"])
 except TooMuch as error:

@@ -15,8 +15,8 @@ from orchestrate.job.stopwatch import Stopwatch
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from orchestrate import journal
-from orchestrate.stopwatch import Stopwatch
+from orchestrate.job import journal
+from orchestrate.job.stopwatch import Stopwatch
 opened = journal.opened(Path(sys.argv[1]), "web1", Path("/dev/vg1/web1"))
 watch = opened.watched(Stopwatch())
 with watch.step("stop"):

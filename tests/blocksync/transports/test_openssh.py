@@ -241,7 +241,7 @@ def test_a_host_adds_no_key_to_those_that_are_known(own_server):
 CONNECTED = """
 import sys, time
 from pathlib import Path
-from blocksync.transports.hosts import Host
+from blocksync.hosts.name import HostName as Host
 from blocksync.transports.openssh import OpenSSH
 transport = OpenSSH(Host(None, sys.argv[1]), Path(sys.argv[2]))
 channel = transport.run(["cat"])

@@ -264,7 +264,7 @@ def test_interrupts_at_any_moment_leave_nothing(tmp_path, content):
     specs = disk(raw, [("ext4", content), ("ext4", None)])
     script = textwrap.dedent(f"""
         from pathlib import Path
-        from orchestrate.guest.mounts import MountSpec, mounted
+        from orchestrate.guest.files.mounts import MountSpec, mounted
         print("ready", flush=True)
         while True:
             with mounted(Path({str(raw)!r}), {specs!r}) as guest:
@@ -347,8 +347,8 @@ def test_nothing_is_left_of_a_process_that_was_killed(tmp_path, content):
     script = textwrap.dedent(f"""
         import time
         from pathlib import Path
-        from orchestrate.guest.edit import Edit
-        from orchestrate.guest.mounts import MountSpec, mounted
+        from orchestrate.guest.files.edit import Edit
+        from orchestrate.guest.files.mounts import MountSpec, mounted
         with mounted(Path({str(raw)!r}), {specs!r}) as guest:
             guest.apply([Edit("/etc/fstab", b"new", "r"), Edit("/v1/file", b"new", "r")])
             print("ready", flush=True)

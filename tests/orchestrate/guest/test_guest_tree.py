@@ -307,8 +307,8 @@ def test_killed_at_any_step_the_file_is_old_or_new_and_restore_still_works(root,
     script = textwrap.dedent("""
         import os, signal, sys
         from pathlib import Path
-        from orchestrate.guest.edit import Edit
-        from orchestrate.guest.tree import GuestTree
+        from orchestrate.guest.files.edit import Edit
+        from orchestrate.guest.files.tree import GuestTree
         root, call, countdown = sys.argv[1], sys.argv[2], int(sys.argv[3])
         real = getattr(os, call)
         def dying(*arguments, **options):

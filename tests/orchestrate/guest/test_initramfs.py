@@ -149,7 +149,7 @@ def test_a_number_in_an_archive_leads_on_and_nowhere_else(image):
 
 _NAMES_OF = """
 import sys
-from orchestrate.guest.initramfs import names
+from orchestrate.guest.boot.initramfs import names
 try:
     print(len(names(open(sys.argv[1], "rb").read())))
 except ValueError as error:

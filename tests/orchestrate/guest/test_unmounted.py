@@ -131,8 +131,8 @@ _READ = """
 import resource, sys
 from pathlib import Path
 from blocksync.errors import Failed
-from orchestrate.guest.unmounted import Unmounted
-from orchestrate.hosts import MISSING, MOST_BYTES, Done, ThisHost
+from orchestrate.guest.files.unmounted import Unmounted
+from blocksync.hosts.host import MISSING, MOST_BYTES, Completed as Done, ThisHost
 
 class WithoutGrub(ThisHost):
     def run(self, argv, *, most=MOST_BYTES):

@@ -28,7 +28,7 @@ STEPS = (
 # The command itself, killed as soon as a step has begun, or was done.
 KILLED = """
 import os, signal, sys
-from orchestrate import cli, journal
+from orchestrate import cli; from orchestrate.job import journal
 moment, step = sys.argv.pop(1), sys.argv.pop(1)
 told = getattr(journal.Journal, moment)
 def tell(self, what):
@@ -42,7 +42,7 @@ cli.main()
 KILLED_AMONG_THE_FIX_UPS = """
 import os, signal
 from orchestrate import cli
-from orchestrate.steps import finishing
+from orchestrate.handover import convert as finishing
 finishing._write_grub_files = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 cli.main()
 """

@@ -28,11 +28,11 @@ MIB = 2**20
 SCRIPT = """
 import sys
 from pathlib import Path
-from orchestrate.job import Job
+from orchestrate.job.folder import Job
 from orchestrate.plan.file import load
-from orchestrate.source import Here
-from orchestrate.steps import give_back
-from orchestrate.stopwatch import Stopwatch
+from orchestrate.copying.source import Here
+from orchestrate.handover import send_back as give_back
+from orchestrate.job.stopwatch import Stopwatch
 job = Job(Path(sys.argv[1]), load(Path(sys.argv[2])))
 def tasks(name):
     print(name, flush=True)

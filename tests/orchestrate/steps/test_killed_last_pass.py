@@ -21,7 +21,7 @@ from orchestrate.steps import sync
 # The fix-ups are written half when the command dies.
 KILLED_HALFWAY = """
 import os, signal
-from blocksync import targets
+from blocksync.devices import target as targets
 from orchestrate import cli
 real = targets.write_pieces
 def half(path, pieces, source):

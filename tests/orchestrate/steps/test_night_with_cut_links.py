@@ -30,7 +30,7 @@ import os, signal, sys
 sys.path[:0] = sys.argv.pop(1).split(os.pathsep)
 from sshd import descendants
 from blocksync.transports import openssh
-from orchestrate import cli, journal
+from orchestrate import cli; from orchestrate.job import journal
 openssh._ALIVE_SECONDS = 1
 listener, step, blow = int(sys.argv.pop(1)), sys.argv.pop(1), signal.Signals[sys.argv.pop(1)]
 told = journal.Journal.begin
