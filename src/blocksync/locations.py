@@ -90,3 +90,11 @@ def _name_and_port(text: str, place: str) -> tuple[str, int | None]:
     if colon and not (port.isascii() and port.isdigit() and len(port) <= 5):
         raise Usage(text, f"has {port!r} for a port", WAY_OUT)
     return name, int(port) if colon else None
+
+
+def host_named(text: str) -> HostName:
+    """The host of [user@]host[:port]. Raises `Usage`."""
+    host = parse(f"ssh://{text}/-").host
+    if host is None:
+        raise Usage(text, "is not a host", "give [user@]host[:port]")
+    return host

@@ -9,7 +9,7 @@ import pytest
 from blocksync.errors import Refused
 from blocksync.hosts.host import MOST_BYTES, Completed, ThisHost
 from orchestrate.guest.files.unmounted import Unmounted
-from orchestrate.guest.volumes import Signature, probe
+from orchestrate.guest.volumes import VolumeContent, probe
 
 OLD, NEW = "11111111-2222-3333-4444-555555555555", "99999999-8888-7777-6666-555555555555"
 
@@ -32,7 +32,7 @@ def test_an_identity_that_the_guest_changed_is_seen_though_it_was_looked_at_befo
     device, underneath = volume
     assert probe(ThisHost(), device).uuid == OLD
     subprocess.run(["tune2fs", "-U", NEW, underneath], check=True, capture_output=True, input=b"y\n")
-    assert probe(ThisHost(), device) == Signature(filesystem="ext4", uuid=NEW)
+    assert probe(ThisHost(), device) == VolumeContent(filesystem="ext4", uuid=NEW)
 
 
 def test_files_that_the_guest_made_are_seen_once_the_volume_is_probed(volume):
@@ -92,7 +92,7 @@ def test_an_identity_that_no_file_system_has_is_refused(answer):
 )
 def test_what_blkid_prints_for_each_kind_is_taken(filesystem, uuid):
     answer = f"DEVNAME=/dev/x\nUUID={uuid}\nTYPE={filesystem}\nLABEL=My\\ \\$disk\\'s\n"
-    assert probe(Lying(answer.encode()), Path("/x")) == Signature(
+    assert probe(Lying(answer.encode()), Path("/x")) == VolumeContent(
         filesystem=filesystem, uuid=uuid, label="My $disk's"
     )
 

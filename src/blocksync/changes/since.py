@@ -58,7 +58,7 @@ dmsetup status "$snapshot"
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _Snapshot:
     """A snapshot and its origin on their host: device-mapper's uuid and size in bytes of both (nothing where
     one is not active), the host's boot, its store's size and beginning, and the snapshot's state after that
     was read.
@@ -90,7 +90,7 @@ def since(run: Run, snapshot: LogicalVolume, newer: LogicalVolume | None = None)
     return Changes.listed(listed, size, f"what {snapshot.name} lists")
 
 
-def _look(run: Run, snapshot: LogicalVolume) -> _Look:
+def _look(run: Run, snapshot: LogicalVolume) -> _Snapshot:
     origin = dm_name(snapshot.group, snapshot.origin)
     names = [origin, snapshot.dm_name, str(_BEGINNING)]
     status, output = run(["sh", "-c", _LOOK, "sh", *names])
@@ -103,10 +103,10 @@ def _look(run: Run, snapshot: LogicalVolume) -> _Look:
     rest = lines[_LINES]
     length = _BEGINNING if len(rest) > _BEGINNING else 0
     state = rest[length:].decode(errors="replace").strip()
-    return _Look(words[0].split(), words[1].split(), words[2].strip(), words[3], rest[:length], state)
+    return _Snapshot(words[0].split(), words[1].split(), words[2].strip(), words[3], rest[:length], state)
 
 
-def _origin_size(run: Run, snapshot: LogicalVolume, look: _Look) -> int:
+def _origin_size(run: Run, snapshot: LogicalVolume, look: _Snapshot) -> int:
     size = counted(look.origin[1]) if len(look.origin) == 2 else None
     if size is not None:
         return size
@@ -116,7 +116,7 @@ def _origin_size(run: Run, snapshot: LogicalVolume, look: _Look) -> int:
     raise Failed(name, "is not active", f"lvchange -ay {name}")
 
 
-def _check(snapshot: LogicalVolume, look: _Look, size: int) -> None:
+def _check(snapshot: LogicalVolume, look: _Snapshot, size: int) -> None:
     if len(look.snapshot) != 2:
         raise ListLostError("the snapshot is gone, or not active")
     # Device-mapper knows a volume as LVM-, its group's uuid and its own, without their hyphens.
@@ -129,7 +129,7 @@ def _check(snapshot: LogicalVolume, look: _Look, size: int) -> None:
         raise ListLostError("the host was started anew since")
 
 
-def _cow(run: Run, snapshot: LogicalVolume, look: _Look, size: int) -> Extents:
+def _cow(run: Run, snapshot: LogicalVolume, look: _Snapshot, size: int) -> Extents:
     _check_fill(look.state)
     store_size = counted(look.store_size)
     if store_size is None:

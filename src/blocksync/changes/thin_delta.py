@@ -56,7 +56,7 @@ def parse(document: bytes, ids: tuple[int, int], size: int) -> Extents:
     """The changed extents, in bytes, of thin_delta's output for the devices `ids`, of which the larger has
     `size` bytes. Raises ListLostError for anything that thin_delta would not have written.
     """
-    reading = _Reading(ids, size)
+    reading = _Delta(ids, size)
     parser = expat.ParserCreate()
     parser.StartElementHandler = reading.start
     parser.StartDoctypeDeclHandler = reading.doctype
@@ -69,7 +69,7 @@ def parse(document: bytes, ids: tuple[int, int], size: int) -> Extents:
     return Extents.of(reading.found).coalesce()
 
 
-class _Reading:
+class _Delta:
     """What was read so far of an answer."""
 
     def __init__(self, ids: tuple[int, int], size: int) -> None:

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from blocksync import foreign
 from blocksync.commands import signals, table
@@ -19,7 +19,8 @@ from blocksync.voice import voice
 
 if TYPE_CHECKING:
     from blocksync.passes import PassReport, PassRequest
-    from blocksync.remote.endpoints import Reach
+    from blocksync.transports.choice import Kind
+    from blocksync.transports.reach import Reach
     from blocksync.verify import Comparison
 
 
@@ -250,13 +251,14 @@ def _is_far(text: str) -> bool:
 
 
 def _reach(values: Values) -> "Reach":
-    from blocksync.remote.endpoints import Reach  # noqa: PLC0415
+    from blocksync.transports.reach import Reach  # noqa: PLC0415
 
     fingerprint, config = values["host_key_fingerprint"], values["ssh_config"]
     return Reach(
-        str(values["transport"]),
-        None if fingerprint is None else str(fingerprint),
-        None if config is None else Path(str(config)),
+        # What is not a kind of transport is refused where one is chosen.
+        transport=cast("Kind", values["transport"]),
+        fingerprint=None if fingerprint is None else str(fingerprint),
+        config=None if config is None else Path(str(config)),
     )
 
 

@@ -1,6 +1,6 @@
 """Who uses a target: under whatever name, through whatever loop device or partition, in whatever namespace.
 
-Two things use the same bytes when the ends of their chains overlap (see footprints.py): a whole disk and its
+Two things use the same bytes when the ends of their chains overlap (see backing.py): a whole disk and its
 partition, a file and a loop device on it, two nodes of one number.
 """
 

@@ -3,18 +3,16 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from blocksync import locations
 from blocksync.agent import bootstrap
 from blocksync.errors import Usage
 from blocksync.hosts.name import HostName
 from blocksync.locations import Location
-from blocksync.transports.choice import Kind, choose
 from blocksync.transports.early import Early
 from blocksync.transports.interface import Transport
-from blocksync.voice import voice
+from blocksync.transports.reach import Reach
 
 if TYPE_CHECKING:
     from blocksync.passes import PassReport, PassRequest
@@ -23,17 +21,6 @@ if TYPE_CHECKING:
 
 # What a pass needs is loaded while the connection is made.
 # ruff: noqa: PLC0415
-
-
-@dataclass(frozen=True, slots=True)
-class Reach:
-    """How the other host is reached: a transport's name, its host key's fingerprint if that is pinned, the
-    ssh_config(5) that is read instead of the user's own.
-    """
-
-    transport: str = "auto"
-    fingerprint: str | None = None
-    config: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,9 +79,7 @@ def _the_other_host(source: Location, target: Location) -> HostName:
 
 @contextmanager
 def _reached(host: HostName, reach: Reach) -> Iterator[Transport]:
-    kind = cast(Kind, reach.transport)
-    chosen = choose(host, kind=kind, fingerprint=reach.fingerprint, config=reach.config, notice=voice.note)
-    transport = Early(chosen, bootstrap.argv())
+    transport = Early(reach.connection(host), bootstrap.argv())
     try:
         yield transport
     finally:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from blocksync.commands.outcome import outcome
 from blocksync.display.display import Display, display
+from blocksync.transports.reach import Reach
 from blocksync.voice import voice
 from orchestrate.copying import source
-from orchestrate.copying.source import Reach, Source
+from orchestrate.copying.source import Source
 from orchestrate.job import folder as jobs
 from orchestrate.job import invocation
 from orchestrate.job.folder import Job

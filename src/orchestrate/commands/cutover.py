@@ -14,6 +14,7 @@ from blocksync import own_files
 from blocksync.commands.outcome import outcome
 from blocksync.display.display import Display
 from blocksync.errors import Usage
+from blocksync.transports.reach import Reach
 from blocksync.voice import voice
 from orchestrate.commands import at_work, results, show
 from orchestrate.commands.giving_up import require_word
@@ -32,8 +33,7 @@ from orchestrate.commands.options import (
     seconds,
     stopwatch,
 )
-from orchestrate.copying.source import Reach
-from orchestrate.handover.fencing import Asking, Nobody, SideAnswer
+from orchestrate.fencing import Asking, Nobody, SideAnswer
 
 if TYPE_CHECKING:
     from orchestrate.steps.cutover import CutoverReport

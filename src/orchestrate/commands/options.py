@@ -12,8 +12,8 @@ import typer
 from blocksync.display.display import Display
 from blocksync.errors import Usage
 from blocksync.transports.choice import Kind
+from blocksync.transports.reach import Reach
 from orchestrate.commands import overrides
-from orchestrate.copying.source import Reach
 from orchestrate.job.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def reaching(command: Callable[..., None]) -> Callable[..., None]:
         ssh_config: SshConfig = None,
         **others: object,
     ) -> None:
-        reach = Reach(transport=transport, host_key_fingerprint=host_key_fingerprint, ssh_config=ssh_config)
+        reach = Reach(transport=transport, fingerprint=host_key_fingerprint, config=ssh_config)
         command(**others, reach=reach)
 
     own = inspect.signature(command).parameters.values()

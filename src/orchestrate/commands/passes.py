@@ -6,6 +6,7 @@ import typer
 
 from blocksync.errors import Failed
 from blocksync.sizes import parse_size
+from blocksync.transports.reach import Reach
 from orchestrate.commands import at_work, show
 from orchestrate.commands.giving_up import require_word
 from orchestrate.commands.options import (
@@ -27,7 +28,6 @@ from orchestrate.commands.options import (
     seconds,
     stopwatch,
 )
-from orchestrate.copying.source import Reach
 
 
 @reaching
@@ -55,7 +55,7 @@ def sync(
     Volumes in LVM are copied from snapshots of one moment, and from the second pass on only where they may
     have changed since the one before.
     """
-    from orchestrate.steps import sync as step  # noqa: PLC0415
+    from orchestrate.copying import passes as step  # noqa: PLC0415
 
     request = step.SyncRequest(
         again=again,
@@ -102,8 +102,8 @@ def precopy(
 
     Fails, and says why, when passes do not become that short.
     """
-    from orchestrate.steps import precopy as step  # noqa: PLC0415
-    from orchestrate.steps.sync import SyncRequest  # noqa: PLC0415
+    from orchestrate.copying import live as step  # noqa: PLC0415
+    from orchestrate.copying.passes import SyncRequest  # noqa: PLC0415
 
     limit = seconds(max_downtime)
     request = step.PrecopyRequest(

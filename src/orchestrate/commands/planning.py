@@ -13,10 +13,11 @@ from blocksync.devices.identity import is_same
 from blocksync.display.display import Display, display
 from blocksync.errors import Usage
 from blocksync.transports.interface import Transport
+from blocksync.transports.reach import Reach
 from blocksync.voice import voice
 from orchestrate.commands import results, show
 from orchestrate.commands.options import Json, LogJson, NoColor, Override, color, reaching, stopwatch
-from orchestrate.copying.source import Reach, Reaching
+from orchestrate.copying.source import Reaching
 from orchestrate.guest.prepare import script as preparation
 from orchestrate.layout.table import TableKind
 from orchestrate.plan import file as plan_file
@@ -175,7 +176,7 @@ def prepare(
         watch = stopwatch(shown, silent=True)
 
         def connect() -> Transport:
-            return Reaching(reach.connection(guest), shown.aside)
+            return Reaching(reach.connection(locations.host_named(guest)), shown.aside)
 
         def tell(line: preparation.Line) -> None:
             with shown.aside():

@@ -15,20 +15,20 @@ from orchestrate.plan.model import Plan
 
 if TYPE_CHECKING:
     from orchestrate.copying.forecast import Forecast as ForecastOfPasses
+    from orchestrate.copying.live import PrecopyReport
+    from orchestrate.copying.passes import SyncReport
     from orchestrate.guest.prepare.script import Line
     from orchestrate.steps.cutover import CutoverReport
-    from orchestrate.steps.precopy import PrecopyReport
     from orchestrate.steps.prepare import Rebooted
     from orchestrate.steps.rehearse import Rehearsal
     from orchestrate.steps.rollback import RollbackReport
-    from orchestrate.steps.sync import SyncReport
 
 
-class _Result(msgspec.Struct, frozen=True, kw_only=True):
+class _MigrationResult(msgspec.Struct, frozen=True, kw_only=True):
     """Base of the results and their parts."""
 
 
-class Figures(_Result, frozen=True, kw_only=True):
+class Figures(_MigrationResult, frozen=True, kw_only=True):
     """What a pass did. `bytes_to_write` is what a dry run says that a pass would write, at most."""
 
     bytes_total: int
@@ -53,7 +53,7 @@ class VolumesSyncResult(Figures, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
-class ForecastResult(_Result, frozen=True, kw_only=True):
+class ForecastResult(_MigrationResult, frozen=True, kw_only=True):
     """The rates of the latest passes, in bytes a second; `fixed` is what a pass takes besides, `shortest`
     the pass that they come down to, null where they do not.
     """
@@ -64,7 +64,7 @@ class ForecastResult(_Result, frozen=True, kw_only=True):
     shortest: float | None
 
 
-class PrecopyResult(_Result, frozen=True, kw_only=True):
+class PrecopyResult(_MigrationResult, frozen=True, kw_only=True):
     """Whether the guest is ready for its cutover, else why not; `predicted` is what its last pass would take;
     `proofs` what was proven, by the guest's device.
     """
@@ -77,14 +77,14 @@ class PrecopyResult(_Result, frozen=True, kw_only=True):
     proofs: dict[str, str]
 
 
-class StepResult(_Result, frozen=True, kw_only=True):
+class StepResult(_MigrationResult, frozen=True, kw_only=True):
     """A step that was done."""
 
     name: str
     seconds: float
 
 
-class RehearsalResult(_Result, frozen=True, kw_only=True):
+class RehearsalResult(_MigrationResult, frozen=True, kw_only=True):
     """The guest came up: what its console said, and the file with all that it said."""
 
     seen: str
@@ -92,7 +92,7 @@ class RehearsalResult(_Result, frozen=True, kw_only=True):
     console: str
 
 
-class CheckResult(_Result, frozen=True, kw_only=True):
+class CheckResult(_MigrationResult, frozen=True, kw_only=True):
     """Whether a check of the plan passed, else why not."""
 
     name: str
@@ -100,7 +100,7 @@ class CheckResult(_Result, frozen=True, kw_only=True):
     cause: str
 
 
-class CutoverResult(_Result, frozen=True, kw_only=True):
+class CutoverResult(_MigrationResult, frozen=True, kw_only=True):
     """A cutover; the job keeps the same as report-TIME.json. `last_pass` is null when an earlier command made
     it; `downtime` when the guest's stop or its first sign of life is not known.
     """
@@ -115,7 +115,7 @@ class CutoverResult(_Result, frozen=True, kw_only=True):
     notes: tuple[str, ...]
 
 
-class RollbackResult(_Result, frozen=True, kw_only=True):
+class RollbackResult(_MigrationResult, frozen=True, kw_only=True):
     """The guest is on Xen; `started` by this command. `restored` are files whose fix-ups were undone."""
 
     started: bool
@@ -124,14 +124,14 @@ class RollbackResult(_Result, frozen=True, kw_only=True):
     steps: tuple[StepResult, ...]
 
 
-class FinishResult(_Result, frozen=True, kw_only=True):
+class FinishResult(_MigrationResult, frozen=True, kw_only=True):
     """The job's folder, and the commands that remove the source volumes; they were not run."""
 
     folder: str
     removals: tuple[str, ...]
 
 
-class PlanResult(_Result, frozen=True, kw_only=True):
+class PlanResult(_MigrationResult, frozen=True, kw_only=True):
     """The plan, where it was written (`-`: standard output; null: nowhere, a dry run), and warnings."""
 
     plan: Plan
@@ -139,21 +139,21 @@ class PlanResult(_Result, frozen=True, kw_only=True):
     output: str | None
 
 
-class PreparedLine(_Result, frozen=True, kw_only=True):
+class PreparedLine(_MigrationResult, frozen=True, kw_only=True):
     """A line of the script in the guest."""
 
     kind: str
     text: str
 
 
-class Reboot(_Result, frozen=True, kw_only=True):
+class Reboot(_MigrationResult, frozen=True, kw_only=True):
     """A reboot under Xen that went well."""
 
     kernel: str
     seconds: float
 
 
-class PrepareResult(_Result, frozen=True, kw_only=True):
+class PrepareResult(_MigrationResult, frozen=True, kw_only=True):
     """What was done inside a guest, or with --print the script."""
 
     dry_run: bool
@@ -162,7 +162,7 @@ class PrepareResult(_Result, frozen=True, kw_only=True):
     script: str | None = None
 
 
-class StatusResult(_Result, frozen=True, kw_only=True):
+class StatusResult(_MigrationResult, frozen=True, kw_only=True):
     """Where a migration stands. `lines` are the three for people, `next` the command that the last of them
     names; `broken` what is wrong with the job's files; `holder` the process that holds the job. The fields
     of state.json follow, unless it is broken.
@@ -178,7 +178,7 @@ class StatusResult(_Result, frozen=True, kw_only=True):
     journal: Content | None
 
 
-class JobRow(_Result, frozen=True, kw_only=True):
+class JobRow(_MigrationResult, frozen=True, kw_only=True):
     """A job of a list."""
 
     guest: str
@@ -189,13 +189,13 @@ class JobRow(_Result, frozen=True, kw_only=True):
     broken: tuple[str, ...]
 
 
-class JobsResult(_Result, frozen=True, kw_only=True):
+class JobsResult(_MigrationResult, frozen=True, kw_only=True):
     """All jobs below a folder, the most urgent first."""
 
     jobs: tuple[JobRow, ...]
 
 
-class SchemaResult(_Result, frozen=True, kw_only=True):
+class SchemaResult(_MigrationResult, frozen=True, kw_only=True):
     """The names of all schemas, or one of them."""
 
     names: tuple[str, ...] = ()

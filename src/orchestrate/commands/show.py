@@ -19,10 +19,10 @@ from orchestrate.commands import results
 from orchestrate.plan.model import Action, Plan, Volume
 
 if TYPE_CHECKING:
+    from orchestrate.copying.live import Passed, PrecopyReport
+    from orchestrate.copying.passes import SyncReport
     from orchestrate.steps.cutover import CutoverReport
-    from orchestrate.steps.precopy import Passed, PrecopyReport
     from orchestrate.steps.rehearse import Rehearsal
-    from orchestrate.steps.sync import SyncReport
 
 _LONGEST_LINE = 2000
 

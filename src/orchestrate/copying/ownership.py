@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from blocksync.devices import device, guards, target
 from blocksync.errors import BlocksyncError, Refused
-from orchestrate.handover import fencing
+from orchestrate import fencing
 from orchestrate.job import journal as journals
 from orchestrate.job.folder import Job, JobState, Phase
 from orchestrate.job.journal import Closed, Content, Journal, Owner

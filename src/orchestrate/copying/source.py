@@ -9,7 +9,7 @@ from typing import Protocol
 
 from blocksync import locations, passes, remote, verify
 from blocksync.digests import hashes
-from blocksync.errors import BlocksyncError, Differences, Usage
+from blocksync.errors import BlocksyncError, Differences
 from blocksync.extents import Extents
 from blocksync.hosts.host import FarHost, Host, HostLost, ThisHost
 from blocksync.hosts.idle_pool import Standby
@@ -17,39 +17,14 @@ from blocksync.passes import PassReport, PassRequest
 from blocksync.progress import Report
 from blocksync.remote import PassPart
 from blocksync.remote.far_end import FarEnd
-from blocksync.transports.choice import Kind, choose
 from blocksync.transports.failures import HostUnreachable
 from blocksync.transports.interface import Channel, Transport
+from blocksync.transports.reach import Reach
 from blocksync.verify import Comparison
-from blocksync.voice import voice
 from blocksync.wire.link import Lost
 
 # Each takes one of the sessions that sshd gives a connection: ten, if nobody changed that.
 _MOST_WAITING = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reach:
-    """How another host is reached: auto, openssh, paramiko or tls; the fingerprint of its host key; the
-    ssh_config(5) that is read instead of the user's own.
-    """
-
-    transport: Kind = "auto"
-    host_key_fingerprint: str | None = None
-    ssh_config: Path | None = None
-
-    def connection(self, to: str) -> Transport:
-        """A transport to [user@]host[:port]; nothing is connected yet. Raises `Usage`."""
-        host = locations.parse(f"ssh://{to}/-").host
-        if host is None:
-            raise Usage(to, "is no host", "give [user@]host[:port]")
-        return choose(
-            host,
-            kind=self.transport,
-            fingerprint=self.host_key_fingerprint,
-            config=self.ssh_config,
-            notice=voice.note,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,7 +244,7 @@ def opened(xen_host: str | None, reach: Reach, aside: Aside = not_aside) -> Iter
     if xen_host is None:
         yield Here()
         return
-    transport = Reaching(reach.connection(xen_host), aside)
+    transport = Reaching(reach.connection(locations.host_named(xen_host)), aside)
     far = Far(transport)
     try:
         yield far

@@ -81,7 +81,7 @@ def _foreign(target: Path, what: str, guard: str) -> Refused:
 def _require_empty(plan: Plan, tasks: Callable[[str], Report]) -> None:
     device = devices.measure(plan.target)
     ranges = presence.filled(table(plan))
-    look = _Look(tasks, sum(size for _, size, _ in ranges))
+    look = _SlowLook(tasks, sum(size for _, size, _ in ranges))
     with devices.open_source(device, direct=device.is_block) as opened:
         for offset, size, name in ranges:
             place = contents.first_data(opened, offset, size, look.told)
@@ -96,7 +96,7 @@ def _require_empty(plan: Plan, tasks: Callable[[str], Report]) -> None:
             look.done += size
 
 
-class _Look:
+class _SlowLook:
     """Shows that a target is being looked at, once that takes long."""
 
     def __init__(self, tasks: Callable[[str], Report], total: int) -> None:

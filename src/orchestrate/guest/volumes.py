@@ -33,7 +33,7 @@ _LONGEST_LABEL = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Signature:
+class VolumeContent:
     """What libblkid's low-level probe says: `filesystem` is its TYPE; None where nothing was recognised.
     `member` tells the volumes of one file system apart (UUID_SUB).
     """
@@ -95,14 +95,14 @@ def forget_cached(host: Host, path: Path) -> None:
     host.run(["blockdev", "--flushbufs", str(path)])
 
 
-def probe(host: Host, path: Path) -> Signature:
+def probe(host: Host, path: Path) -> VolumeContent:
     """Probe a volume with `blkid -p`; two contradicting answers are `Refused`: it has data, but whose?"""
     forget_cached(host, path)
     told = host.run(["blkid", "-p", "-o", "export", "--", str(path)], most=_MOST_ANSWER)
     if told.status == _NOTHING_FOUND:
         # blkid says the same of what it could not read.
         _require_readable(host, path)
-        return Signature()
+        return VolumeContent()
     if told.status == _AMBIVALENT:
         raise Refused(
             path,
@@ -115,7 +115,7 @@ def probe(host: Host, path: Path) -> Signature:
     if told.status:
         raise Failed(path, f"blkid: {told.complaint or told.status}")
     found = _fields(path, told.output.decode(errors="replace"))
-    signature = Signature(
+    signature = VolumeContent(
         filesystem=found.get("TYPE"),
         uuid=found.get("UUID") or None,
         label=found.get("LABEL") or None,
@@ -146,7 +146,7 @@ def _fields(path: Path, answer: str) -> dict[str, str]:
     return found
 
 
-def _unfit(found: Signature) -> Iterator[str]:
+def _unfit(found: VolumeContent) -> Iterator[str]:
     if any(text is not None and not is_type(text) for text in (found.filesystem, found.table)):
         yield f"holds {shown(found.filesystem or found.table or '', 64)!r}, which blkid would not say"
     if found.uuid is not None and not is_uuid(found.filesystem or "", found.uuid):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from blocksync import own_files
 from blocksync.errors import Usage, telling
-from orchestrate.handover import fencing
+from orchestrate import fencing
 from orchestrate.plan.model import Plan
 
 _READABLE = 0o644

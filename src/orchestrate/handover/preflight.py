@@ -8,9 +8,9 @@ from pathlib import Path
 from blocksync.errors import BlocksyncError, Refused
 from blocksync.hosts.host import Host
 from orchestrate.copying import forecast
+from orchestrate.fencing import Asking, KvmSide, Nobody, XenSide
 from orchestrate.guest.files.mounts import unmount_leftovers
 from orchestrate.handover import convert, domain_file, this_host
-from orchestrate.handover.fencing import Asking, KvmSide, Nobody, XenSide
 from orchestrate.handover.this_host import ROOM
 from orchestrate.job.folder import Job, Phase
 from orchestrate.job.journal import Content, Owner

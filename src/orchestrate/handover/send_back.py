@@ -11,6 +11,7 @@ from blocksync.devices.guards import Signature
 from blocksync.errors import Differences, Refused
 from blocksync.passes import PassReport, PassRequest
 from orchestrate.copying.drift import refuse_drift
+from orchestrate.copying.passes import Tasks, VolumePass
 from orchestrate.copying.source import Source
 from orchestrate.guest.files.loop_devices import reading
 from orchestrate.guest.files.mounts import mounted
@@ -20,7 +21,6 @@ from orchestrate.job.send_back_mark import clear, is_torn, mark
 from orchestrate.job.stopwatch import Stopwatch
 from orchestrate.kvm.overlay import overlay
 from orchestrate.plan.model import Volume
-from orchestrate.steps.sync import Tasks, VolumePass
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from blocksync.errors import BlocksyncError
+from orchestrate.fencing import KvmSide, XenSide
 from orchestrate.handover import announce, checks
 from orchestrate.handover.announce import Announcement
 from orchestrate.handover.checks import Result
-from orchestrate.handover.fencing import KvmSide, XenSide
 from orchestrate.job.folder import Job
 from orchestrate.job.journal import Journal, MovedLink, Owner
 from orchestrate.job.stopwatch import Stopwatch

@@ -48,11 +48,11 @@ class Closed(StrEnum):
     FINISHED = "finished"
 
 
-class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _JournalPart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of the journal's parts."""
 
 
-class JournalEntry(_Strict, frozen=True, kw_only=True):
+class JournalEntry(_JournalPart, frozen=True, kw_only=True):
     """A step: when it began (UTC, ISO 8601), the seconds that it took, what went wrong."""
 
     step: str
@@ -62,14 +62,14 @@ class JournalEntry(_Strict, frozen=True, kw_only=True):
     cause: str | None = None
 
 
-class MovedLink(_Strict, frozen=True, kw_only=True):
+class MovedLink(_JournalPart, frozen=True, kw_only=True):
     """An autostart link that was taken away on the Xen host."""
 
     path: str
     target: str
 
 
-class Content(_Strict, frozen=True, kw_only=True):
+class Content(_JournalPart, frozen=True, kw_only=True):
     """The content of `journal.json`. Times in seconds since 1970, None while it has not come to that.
 
     `stopped`: when the guest was asked to stop on Xen. `serving`: when it was first seen to serve on KVM.

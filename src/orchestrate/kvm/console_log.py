@@ -40,7 +40,7 @@ class ConsoleLog:
         lookout = Lookout()
         deadline = time.monotonic() + seconds
         ask_again = time.monotonic() + _ALIVE_SECONDS
-        with closing(_Reading(self.path, self.start)) as reading:
+        with closing(_News(self.path, self.start)) as reading:
             while not self._came(reading, lookout, signs):
                 tell(lookout.last_line(), of=seconds)
                 if time.monotonic() > deadline:
@@ -54,7 +54,7 @@ class ConsoleLog:
                 if reading.is_idle:
                     time.sleep(_POLL_SECONDS)
 
-    def _came(self, reading: "_Reading", lookout: Lookout, signs: Sequence[re.Pattern[bytes]]) -> bool:
+    def _came(self, reading: "_News", lookout: Lookout, signs: Sequence[re.Pattern[bytes]]) -> bool:
         """Whether the first of `signs` is in what is new. Raises `Failed` for any other."""
         # A guest may print faster than it is read, and time has to be looked at too.
         for _ in range(_PIECES):
@@ -69,13 +69,13 @@ class ConsoleLog:
             raise self._failed(reading, sign.meaning, sign.way_out)
         return False
 
-    def _failed(self, reading: "_Reading", cause: str, way_out: str) -> Failed:
+    def _failed(self, reading: "_News", cause: str, way_out: str) -> Failed:
         end = told_end(last_lines(reading.end, _LINES_SHOWN))
         return Failed(self.path, f"{cause}{end}", way_out)
 
 
 @dataclass(slots=True)
-class _Reading:
+class _News:
     """What is new in a log that is rotated meanwhile, piece by piece."""
 
     path: Path

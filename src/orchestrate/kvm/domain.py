@@ -38,7 +38,7 @@ _NOT_IN_XML = re.compile("[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 
 @dataclass(frozen=True, slots=True)
-class Nic:
+class DomainNic:
     """A network card: `mac` as six colon-separated octets; without `bridge` it joins libvirt's network
     "default"."""
 
@@ -60,7 +60,7 @@ class DomainSpec:
     memory_mib: int
     vcpus: int
     disk: Path
-    nics: tuple[Nic, ...] = ()
+    nics: tuple[DomainNic, ...] = ()
     accel: DomainType = "kvm"
     arch: Arch = "x86_64"
     clock: Clock = "utc"
@@ -131,7 +131,7 @@ def _add_disk(devices: ET.Element, spec: DomainSpec) -> None:
     ET.SubElement(disk, "target", dev=_TARGET_OF_BUS[spec.disk_bus], bus=spec.disk_bus)
 
 
-def _add_nic(devices: ET.Element, nic: Nic, model: NicModel) -> None:
+def _add_nic(devices: ET.Element, nic: DomainNic, model: NicModel) -> None:
     interface = ET.SubElement(devices, "interface", type="bridge" if nic.bridge else "network")
     ET.SubElement(interface, "mac", address=nic.mac.lower())
     if nic.bridge:
@@ -197,7 +197,7 @@ def _check_text(text: str, what: str) -> None:
         raise Usage(repr(text), cause, "rename it")
 
 
-def _check_nic(guest: str, nic: Nic) -> None:
+def _check_nic(guest: str, nic: DomainNic) -> None:
     if not _MAC.fullmatch(nic.mac):
         raise Usage(guest, f"{nic.mac!r} is no MAC address", "write six octets, such as 00:16:3e:12:34:56")
     if int(nic.mac[:2], 16) & 1:

@@ -18,7 +18,7 @@ from orchestrate.guest.files.reading import Reading
 from orchestrate.guest.fixups import fstab, nic_names
 from orchestrate.guest.fixups.fixup import ALL
 from orchestrate.guest.network import addresses
-from orchestrate.guest.volumes import Signature
+from orchestrate.guest.volumes import VolumeContent
 from orchestrate.layout.arrange import Demand, Layout, arrange
 from orchestrate.layout.table import PartitionKind, Table, TableKind
 from orchestrate.plan import arguments
@@ -52,7 +52,7 @@ class FoundVolume:
     source: str
     path: str
     size: int
-    signature: Signature
+    signature: VolumeContent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,7 +272,7 @@ def _volume(found: FoundVolume, number: int, table: Table, mountpoint: str | Non
     )
 
 
-def _action(signature: Signature, mountpoint: str | None) -> tuple[Action, str]:
+def _action(signature: VolumeContent, mountpoint: str | None) -> tuple[Action, str]:
     if signature.filesystem == "swap":
         return Action.RECREATE, "swap holds nothing to keep; it is made anew with the same UUID and label"
     if signature.filesystem is None:

@@ -13,7 +13,7 @@ from orchestrate.layout.table import BootArea, Partition, PartitionKind, Table, 
 FORMAT = 1
 
 
-class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _PlanPart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of the plan's parts: immutable, and a misspelled key is an error, not a silent default."""
 
 
@@ -24,7 +24,7 @@ class Action(StrEnum):
     RECREATE = "recreate"
 
 
-class Guest(_Strict, frozen=True, kw_only=True):
+class Guest(_PlanPart, frozen=True, kw_only=True):
     """The domain: memory in MiB, clock as libvirt's `clock offset`. `xen_name` is what Xen calls the guest,
     where that is not its `name`.
     """
@@ -42,7 +42,7 @@ class Guest(_Strict, frozen=True, kw_only=True):
         return self.xen_name or self.name
 
 
-class Nic(_Strict, frozen=True, kw_only=True):
+class Nic(_PlanPart, frozen=True, kw_only=True):
     """A network card; `name` is what the guest calls it under Xen, where that is known."""
 
     mac: str
@@ -56,7 +56,7 @@ class Nic(_Strict, frozen=True, kw_only=True):
             ipaddress.ip_interface(address)
 
 
-class Place(_Strict, frozen=True, kw_only=True):
+class Place(_PlanPart, frozen=True, kw_only=True):
     """A volume's partition: its number and its byte range on the disk."""
 
     number: int
@@ -64,7 +64,7 @@ class Place(_Strict, frozen=True, kw_only=True):
     size: int
 
 
-class Volume(_Strict, frozen=True, kw_only=True):
+class Volume(_PlanPart, frozen=True, kw_only=True):
     """A volume of the Xen guest and the partition that it becomes. Sizes in bytes.
 
     `source` is the configured device, `path` where it is read on this machine, `device` the guest's name.
@@ -83,7 +83,7 @@ class Volume(_Strict, frozen=True, kw_only=True):
     mountpoint: str | None = None
 
 
-class BootPlace(_Strict, frozen=True, kw_only=True):
+class BootPlace(_PlanPart, frozen=True, kw_only=True):
     """Where GRUB's core image lies; `number` is its BIOS boot partition on a GPT."""
 
     offset: int
@@ -91,7 +91,7 @@ class BootPlace(_Strict, frozen=True, kw_only=True):
     number: int | None = None
 
 
-class Disk(_Strict, frozen=True, kw_only=True):
+class Disk(_PlanPart, frozen=True, kw_only=True):
     """The target: one disk. `identity` is the GPT's UUID, or holds the MBR's signature."""
 
     path: str
@@ -101,7 +101,7 @@ class Disk(_Strict, frozen=True, kw_only=True):
     boot_area: BootPlace
 
 
-class Boot(_Strict, frozen=True, kw_only=True):
+class Boot(_PlanPart, frozen=True, kw_only=True):
     """How the guest starts: its root volume, the kernel's arguments, what its console says when it is up."""
 
     root: str
@@ -110,7 +110,7 @@ class Boot(_Strict, frozen=True, kw_only=True):
     expect: str = "login:"
 
 
-class FixupChoice(_Strict, frozen=True, kw_only=True):
+class FixupChoice(_PlanPart, frozen=True, kw_only=True):
     """A fix-up to apply; a line taken out of the plan is not applied. `files` were seen to need it."""
 
     name: str
@@ -121,7 +121,7 @@ class FixupChoice(_Strict, frozen=True, kw_only=True):
 _TCP = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 
 
-class Check(_Strict, frozen=True, kw_only=True):
+class Check(_PlanPart, frozen=True, kw_only=True):
     """How to see that the guest serves: a `command` that ends well, a `tcp` port (`HOST:PORT`) that accepts,
     or an HTTP `url` that answers with success. Tried for `timeout` seconds.
     """
@@ -149,7 +149,7 @@ class Check(_Strict, frozen=True, kw_only=True):
         return " ".join(self.command) or (f"tcp {self.tcp}" if self.tcp else self.url)
 
 
-class Plan(_Strict, frozen=True, kw_only=True):
+class Plan(_PlanPart, frozen=True, kw_only=True):
     """One guest's way from Xen to KVM. `xen_host` ([user@]host[:port]) has the volumes, if not this one, and
     `config` is the path there of the configuration that starts the guest again.
     """

@@ -14,22 +14,23 @@ from msgspec.structs import replace
 
 from blocksync.errors import BlocksyncError, Failed
 from blocksync.hosts.host import HostLost
+from orchestrate import fencing
 from orchestrate.copying import ownership
+from orchestrate.copying import passes as sync
+from orchestrate.copying.passes import SyncReport, SyncRequest, Tasks
 from orchestrate.copying.source import Source
+from orchestrate.fencing import Asking, KvmSide, Nobody, XenSide
 from orchestrate.guest.files.mounts import unmount_leftovers
-from orchestrate.handover import domain_file, fencing, preflight, start_on_kvm
+from orchestrate.handover import domain_file, preflight, start_on_kvm
 from orchestrate.handover.checks import Result
 from orchestrate.handover.convert import repair
-from orchestrate.handover.fencing import Asking, KvmSide, Nobody, XenSide
 from orchestrate.job import journal as journals
 from orchestrate.job.folder import Job, Phase
 from orchestrate.job.journal import Closed, Journal, Owner
 from orchestrate.job.stopwatch import Step, Stopwatch
 from orchestrate.kvm import accel
-from orchestrate.kvm.domain import DomainSpec, Nic, domain_xml
+from orchestrate.kvm.domain import DomainNic, DomainSpec, domain_xml
 from orchestrate.kvm.overlay import remove_leftovers
-from orchestrate.steps import sync
-from orchestrate.steps.sync import SyncReport, SyncRequest, Tasks
 
 _FRESH_SECONDS = 60.0
 """A moment that is no older makes one more pass before the stop not worth its time."""
@@ -307,7 +308,7 @@ def domain_xml_of(job: Job, accelerator: str) -> str:
             memory_mib=plan.guest.memory_mib,
             vcpus=plan.guest.vcpus,
             disk=plan.target,
-            nics=tuple(Nic(mac=nic.mac, bridge=nic.bridge) for nic in plan.nic),
+            nics=tuple(DomainNic(mac=nic.mac, bridge=nic.bridge) for nic in plan.nic),
             accel=accel.domain_type(accel.choose(accelerator)),
             arch=plan.guest.arch,
             clock=plan.guest.clock,

@@ -3,15 +3,15 @@
 import shlex
 
 from blocksync.errors import Refused
+from orchestrate import fencing
+from orchestrate.copying import passes
 from orchestrate.copying.source import Source
-from orchestrate.handover import fencing
-from orchestrate.handover.fencing import KvmSide
+from orchestrate.fencing import KvmSide
 from orchestrate.job import journal as journals
 from orchestrate.job.folder import Job
 from orchestrate.job.journal import Closed
 from orchestrate.job.send_back_mark import refuse_torn
 from orchestrate.plan.model import Plan
-from orchestrate.steps import sync
 
 
 def run(job: Job, source: Source) -> tuple[str, ...]:
@@ -31,7 +31,7 @@ def run(job: Job, source: Source) -> tuple[str, ...]:
             guard="not-on-kvm",
         )
     fencing.xen_side(plan, source.host).require_absent()
-    sync.drop_moments(job, source)
+    passes.drop_moments(job, source)
     journal.note(closed=Closed.FINISHED)
     return removals(plan)
 

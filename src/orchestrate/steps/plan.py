@@ -13,8 +13,8 @@ from blocksync.foreign import shown
 from blocksync.hosts.host import MOST_BYTES, Completed, Host, ThisHost
 from blocksync.locations import Location
 from blocksync.progress import Tell, untold
+from blocksync.transports.reach import Reach
 from orchestrate.copying import source
-from orchestrate.copying.source import Reach
 from orchestrate.guest import power_button, volumes
 from orchestrate.guest.boot import initramfs, kernels
 from orchestrate.guest.files.limits import limited

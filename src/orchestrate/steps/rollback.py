@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from blocksync.errors import BlocksyncError, Refused
-from orchestrate.copying import ownership
+from orchestrate import fencing
+from orchestrate.copying import ownership, passes
+from orchestrate.copying.passes import Tasks
 from orchestrate.copying.source import Source
+from orchestrate.fencing import Asking, KvmSide, Nobody, XenSide
 from orchestrate.guest.files.mounts import unmount_leftovers
-from orchestrate.handover import fencing, start_on_kvm
 from orchestrate.handover import send_back as give_back
-from orchestrate.handover.fencing import Asking, KvmSide, Nobody, XenSide
+from orchestrate.handover import start_on_kvm
 from orchestrate.handover.send_back import GiveBackReport
 from orchestrate.job import journal as journals
 from orchestrate.job.folder import Job, Phase
@@ -22,8 +24,6 @@ from orchestrate.job.journal import Closed, Journal, Owner
 from orchestrate.job.send_back_mark import refuse_torn
 from orchestrate.job.stopwatch import Step, Stopwatch
 from orchestrate.kvm.overlay import remove_leftovers
-from orchestrate.steps import sync
-from orchestrate.steps.sync import Tasks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ def run(
         started = _back_on_xen(job, journal, xen, kvm, night)
         if not job.state().is_copy:
             with night.step("drop snapshots"):
-                sync.drop_moments(job, source)
+                passes.drop_moments(job, source)
     except BlocksyncError as error:
         journal.fail(error.cause)
         raise

@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
 
 from blocksync.errors import Failed, Refused
 from blocksync.foreign import shown, shown_lines
+from blocksync.hosts.host import Completed, Host
 
 AUTOSTART = "/etc/xen/auto"
 """What xendomains starts with the host."""
@@ -131,32 +131,6 @@ exit 0
 _LINE = re.compile(r"(?:(\d+)\s+)?(\d+)\s+(\d+)(?:\s+([rbpscd-]{6}))?\s+([0-9.]+)")
 _ANY_LINE = re.compile(rf"\S.*\s+{_LINE.pattern}")
 _BACKEND = re.compile(r"(/local/domain/\d+/backend/\S+)/(params|physical-device) = \"(.*)\"")
-
-
-class Answer(Protocol):
-    """A command that ended."""
-
-    @property
-    def status(self) -> int:
-        """Its exit status."""
-
-    @property
-    def output(self) -> bytes:
-        """What it printed."""
-
-    @property
-    def complaint(self) -> str:
-        """The end of what it complained."""
-
-
-class Host(Protocol):
-    """The Xen host: a command takes three minutes at most."""
-
-    def run(self, argv: Sequence[str]) -> Answer:
-        """Run `argv` there."""
-
-    def describe(self) -> str:
-        """Its name for messages."""
 
 
 class DomainState(StrEnum):
@@ -282,10 +256,10 @@ class Toolstack:
             if time.monotonic() >= deadline:
                 return False
 
-    def _run(self, script: str, *arguments: str) -> Answer:
+    def _run(self, script: str, *arguments: str) -> Completed:
         return self.host.run(["sh", "-c", _PATH + script, "xen2kvm", *arguments])
 
-    def _script(self, script: str, *arguments: str) -> Answer:
+    def _script(self, script: str, *arguments: str) -> Completed:
         told = self._run(script, *arguments)
         if told.status:
             raise self._failed(shlex.join(arguments), told.complaint or f"status {told.status}")
@@ -417,5 +391,5 @@ def _is_text(path: str) -> bool:
     return True
 
 
-def _text(told: Answer) -> str:
+def _text(told: Completed) -> str:
     return told.output.decode(errors="replace")

@@ -80,7 +80,8 @@ def test_an_ssh_config_that_is_not_there_is_refused(tmp_path, monkeypatch):
 def test_choosing_ssh_loads_neither_paramiko_nor_cryptography():
     script = (
         "import sys; from blocksync.transports.choice import choose;"
-        "from blocksync.hosts.name import HostName; choose(HostName(None, 'x'), kind='openssh', notice=print);"
+        "from blocksync.hosts.name import HostName;"
+        "choose(HostName(None, 'x'), kind='openssh', notice=print);"
         "sys.exit(any(name in sys.modules for name in ('paramiko', 'cryptography', 'ssl')))"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -15,7 +15,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 from blocksync.errors import Usage
-from orchestrate.kvm.domain import DomainSpec, Nic, domain_xml
+from orchestrate.kvm.domain import DomainNic, DomainSpec, domain_xml
 
 GOLDEN = Path(__file__).parent / "golden"
 IN_GOLDEN = "/var/lib/libvirt/images/disk"
@@ -24,7 +24,7 @@ BASE = DomainSpec(
     memory_mib=512,
     vcpus=1,
     disk=Path("file"),
-    nics=(Nic("00:16:3E:12:34:56", "br0"),),
+    nics=(DomainNic("00:16:3E:12:34:56", "br0"),),
 )
 CASES = {
     "plain": BASE,
@@ -35,7 +35,9 @@ CASES = {
     "no-virtio-ide": replace(BASE, disk_bus="ide", nic_model="e1000"),
     "sata": replace(BASE, disk_bus="sata"),
     "no-nic": replace(BASE, nics=()),
-    "two-nics": replace(BASE, nics=(Nic("00:16:3e:12:34:56", "xenbr-dmz.12"), Nic("00:16:3e:12:34:57"))),
+    "two-nics": replace(
+        BASE, nics=(DomainNic("00:16:3e:12:34:56", "xenbr-dmz.12"), DomainNic("00:16:3e:12:34:57"))
+    ),
     "larger": replace(BASE, memory_mib=16384, vcpus=8),
     "uuid": replace(BASE, uuid="6A0C5CB5-0D4F-4B2B-9B0A-3B2C7E1D9F00"),
     "logged": replace(BASE, console_log=Path("/var/lib/xen2kvm/web/consoles/kvm.log")),
@@ -83,7 +85,7 @@ def test_every_field_is_varied_by_a_case() -> None:
         choices = get_args(get_type_hints(DomainSpec)[spec_field.name])
         named = {choice for choice in choices if isinstance(choice, str)}
         assert named <= values, f"no case has {spec_field.name} {named - values}"
-    for nic_field in fields(Nic):
+    for nic_field in fields(DomainNic):
         values = {getattr(nic, nic_field.name) for spec in CASES.values() for nic in spec.nics}
         assert len(values) > 1, f"no case varies the NIC's {nic_field.name}"
 
@@ -119,10 +121,10 @@ def test_a_link_to_a_block_device_stays_the_link(disks: Path) -> None:
         ({"name": "a/b"}, "'/'"),
         ({"memory_mib": 0}, "memory in MiB is 0"),
         ({"vcpus": -1}, "vcpus is -1"),
-        ({"nics": (Nic("00:16:3e:12:34"),)}, "no MAC address"),
-        ({"nics": (Nic("01:16:3e:12:34:56"),)}, "multicast"),
-        ({"nics": (Nic("00:16:3e:12:34:56", "br0; reboot"),)}, "no name of a bridge"),
-        ({"nics": (Nic("00:16:3e:12:34:56", ""),)}, "no name of a bridge"),
+        ({"nics": (DomainNic("00:16:3e:12:34"),)}, "no MAC address"),
+        ({"nics": (DomainNic("01:16:3e:12:34:56"),)}, "multicast"),
+        ({"nics": (DomainNic("00:16:3e:12:34:56", "br0; reboot"),)}, "no name of a bridge"),
+        ({"nics": (DomainNic("00:16:3e:12:34:56", ""),)}, "no name of a bridge"),
         ({"uuid": "web"}, "uuid 'web'"),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 from guest_files import Files
 
 from blocksync.errors import Refused, Usage
-from orchestrate.guest.volumes import Signature
+from orchestrate.guest.volumes import VolumeContent
 from orchestrate.layout.table import TableKind
 from orchestrate.plan import file
 from orchestrate.plan.compose import FoundVolume, Wishes, compose, refuse_twins, refuse_unfit
@@ -99,7 +99,7 @@ def found(case: Case) -> list[FoundVolume]:
             source=f"/dev/vg0/web1-{device}",
             path=f"/dev/vg0/web1-{device}",
             size=size,
-            signature=Signature(
+            signature=VolumeContent(
                 filesystem=filesystem,
                 uuid=f"00000000-0000-4000-8000-{index:012d}" if filesystem else None,
                 label=device,
@@ -147,7 +147,7 @@ def test_a_golden_plan_is_read_back_as_it_was_written(case):
 
 @pytest.mark.parametrize(
     ("signature", "guard"),
-    [(Signature(), "unknown-filesystem"), (Signature(table="dos"), "whole-disk")],
+    [(VolumeContent(), "unknown-filesystem"), (VolumeContent(table="dos"), "whole-disk")],
 )
 def test_a_volume_that_is_no_file_system_is_refused_by_name(signature, guard):
     volume = FoundVolume(
@@ -160,7 +160,7 @@ def test_a_volume_that_is_no_file_system_is_refused_by_name(signature, guard):
 
 def test_unknown_bytes_are_copied_if_the_operator_says_so():
     volume = FoundVolume(
-        device="xvda2", source="/dev/vg0/x", path="/dev/vg0/x", size=GIB, signature=Signature()
+        device="xvda2", source="/dev/vg0/x", path="/dev/vg0/x", size=GIB, signature=VolumeContent()
     )
     refuse_unfit([volume], frozenset({"unknown-filesystem"}))
 
@@ -176,7 +176,7 @@ UUID = "00000000-0000-4000-8000-000000000001"
 def volume(
     device: str, filesystem: str = "ext4", uuid: str | None = UUID, member: str | None = None
 ) -> FoundVolume:
-    signature = Signature(filesystem=filesystem, uuid=uuid, member=member)
+    signature = VolumeContent(filesystem=filesystem, uuid=uuid, member=member)
     return FoundVolume(
         device=device, source=f"/dev/vg0/{device}", path=f"/dev/vg0/{device}", size=GIB, signature=signature
     )

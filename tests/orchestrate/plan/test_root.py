@@ -6,7 +6,7 @@ import pytest
 from guest_files import Files
 
 from blocksync.errors import Refused, Usage
-from orchestrate.guest.volumes import Signature
+from orchestrate.guest.volumes import VolumeContent
 from orchestrate.plan.compose import FoundVolume
 from orchestrate.plan.root import find
 from orchestrate.xen.guest import parse_guest
@@ -28,7 +28,7 @@ def root(
             source=f"/dev/vg/{device}",
             path=f"/dev/vg/{device}",
             size=2**20,
-            signature=Signature(filesystem="swap" if device == swap else "ext3", uuid=f"0000-{index}"),
+            signature=VolumeContent(filesystem="swap" if device == swap else "ext3", uuid=f"0000-{index}"),
         )
         for index, device in enumerate(devices)
     ]

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from played_xen import GROUP, PlayedSource, PlayedXen
 
+from orchestrate.copying import passes
+from orchestrate.copying.passes import SyncRequest
 from orchestrate.job.folder import Job
 from orchestrate.layout.table import TableKind
 from orchestrate.plan.compose import UNKNOWN
 from orchestrate.plan.model import Action, Boot, BootPlace, Disk, Guest, Place, Plan, Volume
-from orchestrate.steps import sync
-from orchestrate.steps.sync import SyncRequest
 
 MIB = 2**20
 NAMES = ("root", "srv")
@@ -37,11 +37,11 @@ class Migration:
             self.host.write(name, self.random.randrange(MIB - 9000), self.random.randbytes(9000))
 
     def sync(self, **options):
-        return sync.run(self.job, self.source, SyncRequest(**options), quiet)
+        return passes.run(self.job, self.source, SyncRequest(**options), quiet)
 
     def last_pass(self):
         self.writing = self.host.running = False
-        return sync.last_pass(self.job, self.source, quiet)
+        return passes.last_pass(self.job, self.source, quiet)
 
     def revive(self) -> None:
         self.host.kill_at, self.host.kill_after, self.host.cut, self.host.steps = None, False, False, 0

@@ -21,17 +21,18 @@ from xl_double import GUEST
 from blocksync.errors import BlocksyncError
 from blocksync.hosts.host import ThisHost
 from orchestrate.commands import show
+from orchestrate.copying import passes
+from orchestrate.copying.passes import SyncRequest
+from orchestrate.fencing import SideAnswer
 from orchestrate.handover import preflight
-from orchestrate.handover.fencing import SideAnswer
 from orchestrate.job import folder as jobs
 from orchestrate.job import journal as journals
 from orchestrate.job.stopwatch import Stopwatch
 from orchestrate.kvm.libvirt import Libvirt
 from orchestrate.plan import file as plan_file
-from orchestrate.steps import cutover, rollback, sync
+from orchestrate.steps import cutover, rollback
 from orchestrate.steps.cutover import CutoverRequest
 from orchestrate.steps.rollback import RollbackRequest
-from orchestrate.steps.sync import SyncRequest
 from orchestrate.xen import toolstack
 
 CONFIG = f"/etc/xen/{GUEST}.cfg"
@@ -173,7 +174,7 @@ def _main(folder: Path, plan: Path, command: str, moment: str = "", what: str = 
     source = PlayedSource(host, lambda: None)
     with jobs.opened(plan_file.load(plan), folder / "job") as job:
         if command == "sync":
-            sync.run(job, source, SyncRequest(), _quiet)
+            passes.run(job, source, SyncRequest(), _quiet)
         elif command == "cutover":
             request = CutoverRequest(
                 xml=folder / "guest.xml",

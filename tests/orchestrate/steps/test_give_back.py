@@ -16,7 +16,8 @@ import pytest
 from sshd import make_keys, start, stop
 
 from blocksync.errors import Refused
-from orchestrate.copying.source import Here, Reach, opened
+from blocksync.transports.reach import Reach
+from orchestrate.copying.source import Here, opened
 from orchestrate.handover import send_back
 from orchestrate.handover.send_back import GiveBackReport
 from orchestrate.job.folder import Job

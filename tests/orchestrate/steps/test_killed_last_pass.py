@@ -14,9 +14,9 @@ from test_passes_and_cutover import on_target
 from blocksync.digests import digest_file, trust
 from blocksync.digests.digest_file import HEADER_SIZE, FileHeader
 from blocksync.digests.trust import Settlement
+from orchestrate.copying import passes
 from orchestrate.job.folder import Job, Phase
 from orchestrate.plan.file import load
-from orchestrate.steps import sync
 
 # The fix-ups are written half when the command dies.
 KILLED_HALFWAY = """
@@ -37,7 +37,7 @@ def proven(tmp_path: Path) -> Migration:
     """A moment is proven, and the guest writes on."""
     migration = Migration(tmp_path)
     migration.sync()
-    sync.prove_moment(migration.job, migration.source, quiet)
+    passes.prove_moment(migration.job, migration.source, quiet)
     for name in migration.names:
         migration.host.write(name, 5 * CHUNK, b"new" * 1000)
         migration.host.write(name, 9 * CHUNK, b"new" * 1000)
@@ -81,7 +81,7 @@ def test_a_last_pass_that_is_killed_costs_what_changed(proven, monkeypatch, nth)
     assert report.total("bytes_total") <= listed(proven) < MIB
     assert report.total("target_bytes_read") <= listed(proven)
     # What was proven is so still: only what the pass looked at is read back.
-    proofs = sync.prove_last(proven.job, proven.source, report, quiet)
+    proofs = passes.prove_last(proven.job, proven.source, report, quiet)
     assert not any(proof.startswith("BLAKE3") or "all " in proof for proof in proofs.values())
 
 

@@ -14,11 +14,10 @@ from blocksync.errors import Differences, Failed, Interrupted, Refused
 from blocksync.extents import Extents
 from blocksync.hosts.host import HostLost
 from blocksync.progress import Progress
-from orchestrate.copying import snapshot_watch
+from orchestrate.copying import passes, snapshot_watch
 from orchestrate.copying.snapshot_sets import Quiesce, job_name
 from orchestrate.job import send_back_mark
 from orchestrate.job.folder import Phase
-from orchestrate.steps import sync
 
 
 @pytest.fixture
@@ -48,7 +47,7 @@ def test_bytes_never_come_from_a_volume_that_is_written(migration):
 
 def test_the_last_pass_reads_candidates_alone_and_what_it_wrote_is_read_back(migration):
     migration.sync()
-    assert set(sync.prove_moment(migration.job, migration.source, quiet)) == set(NAMES)
+    assert set(passes.prove_moment(migration.job, migration.source, quiet)) == set(NAMES)
     migration.sync()
     state = migration.job.state()
     assert state.proven == state.moment == 2
@@ -60,23 +59,23 @@ def test_the_last_pass_reads_candidates_alone_and_what_it_wrote_is_read_back(mig
     assert migration.host.steps - steps <= 8
     migration.assert_equals_the_volumes()
     assert report.total("bytes_read") <= dirty
-    proofs = sync.prove_last(migration.job, migration.source, report, quiet)
+    proofs = passes.prove_last(migration.job, migration.source, report, quiet)
     assert set(proofs) == set(NAMES)
-    sync.drop_moments(migration.job, migration.source)
+    passes.drop_moments(migration.job, migration.source)
     assert not migration.host.snapshots
     assert migration.job.state().moment is None
 
 
 def test_a_block_that_the_last_pass_did_not_bring_over_is_found(migration):
     migration.sync()
-    sync.prove_moment(migration.job, migration.source, quiet)
+    passes.prove_moment(migration.job, migration.source, quiet)
     migration.host.write("srv", 5 * CHUNK, b"new")
     report = migration.last_pass()
     with migration.job.plan.target.open("r+b") as target:
         target.seek(3 * MIB + 5 * CHUNK)
         target.write(b"old")
     with pytest.raises(Differences):
-        sync.prove_last(migration.job, migration.source, report, quiet)
+        passes.prove_last(migration.job, migration.source, report, quiet)
 
 
 def test_without_a_proven_moment_everything_is_compared_at_the_end(migration):
@@ -86,7 +85,7 @@ def test_without_a_proven_moment_everything_is_compared_at_the_end(migration):
         target.seek(3 * MIB + 9 * CHUNK)
         target.write(b"somebody")
     with pytest.raises(Differences):
-        sync.prove_last(migration.job, migration.source, report, quiet)
+        passes.prove_last(migration.job, migration.source, report, quiet)
 
 
 @pytest.mark.parametrize("trouble", ["full", "reboot", "gone", "another"])
@@ -263,7 +262,7 @@ def loses_nothing(migration, at, *, after, broken):
         migration.assert_equals_its_moment()
     migration.last_pass()
     migration.assert_equals_the_volumes()
-    sync.drop_moments(migration.job, migration.source)
+    passes.drop_moments(migration.job, migration.source)
     assert not migration.host.snapshots
 
 
@@ -274,10 +273,10 @@ def test_snapshots_that_a_cut_link_left_are_told_and_dropped_by_the_next_run(tmp
     migration.host.steps, migration.host.kill_at, migration.host.cut = 0, at, True
     # It never says that it is done while one stands.
     with pytest.raises(HostLost):
-        sync.drop_moments(migration.job, migration.source)
+        passes.drop_moments(migration.job, migration.source)
     assert migration.host.snapshots
     migration.revive()
-    sync.drop_moments(migration.job, migration.source)
+    passes.drop_moments(migration.job, migration.source)
     assert not migration.host.snapshots
 
 

@@ -8,15 +8,16 @@ import pytest
 from played_migration import Migration, quiet
 
 from blocksync.errors import ExitCode
-from orchestrate.steps import precopy, status
-from orchestrate.steps.precopy import PrecopyRequest
-from orchestrate.steps.sync import SyncRequest
+from orchestrate.copying import live
+from orchestrate.copying.live import PrecopyRequest
+from orchestrate.copying.passes import SyncRequest
+from orchestrate.steps import status
 
 
 def run(migration, **options):
     told = []
     wanted = {"max_downtime": 60.0, "passes": 10, "sync": SyncRequest(), **options}
-    report = precopy.run(migration.job, migration.source, PrecopyRequest(**wanted), quiet, told.append)
+    report = live.run(migration.job, migration.source, PrecopyRequest(**wanted), quiet, told.append)
     return report, told
 
 
@@ -45,7 +46,7 @@ def test_passes_that_do_not_come_down_end_with_the_reason(tmp_path):
     report, told = run(migration, max_downtime=1e-6)
     assert not report.ready
     assert "moved" in report.why or "changes" in report.why
-    assert len(told) == precopy.FEWEST
+    assert len(told) == live.FEWEST
 
 
 def test_a_second_run_goes_on_from_the_first(tmp_path):

@@ -5,8 +5,9 @@ import json
 from played_migration import Migration, quiet
 
 from blocksync import locations
-from orchestrate.steps import plan, sync
-from orchestrate.steps.sync import SyncRequest
+from orchestrate.copying import passes
+from orchestrate.copying.passes import SyncRequest
+from orchestrate.steps import plan
 
 
 def test_a_pass_says_what_it_is_at(tmp_path):
@@ -16,7 +17,7 @@ def test_a_pass_says_what_it_is_at(tmp_path):
         told.append(text)
 
     for _ in range(2):
-        sync.run(migration.job, migration.source, SyncRequest(), quiet, tell)
+        passes.run(migration.job, migration.source, SyncRequest(), quiet, tell)
     assert told == [
         "looking at the volumes",
         "making 2 snapshots",

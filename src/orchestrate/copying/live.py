@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from blocksync.progress import Tell, untold
 from orchestrate.copying import forecast
+from orchestrate.copying import passes as sync
 from orchestrate.copying.forecast import Forecast
+from orchestrate.copying.passes import SyncReport, SyncRequest, Tasks
 from orchestrate.copying.source import Source
 from orchestrate.job.folder import Job
-from orchestrate.steps import sync
-from orchestrate.steps.sync import SyncReport, SyncRequest, Tasks
 
 FEWEST = 4
 """Passes before a forecast may say that they do not converge."""

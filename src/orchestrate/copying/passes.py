@@ -76,7 +76,7 @@ class SyncReport:
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading:
+class _Chosen:
     """What is read for each volume, by the guest's device: a moment's snapshots or else the volumes; within
     the candidates where there are any, and where fix-ups wrote that have to go again.
     """
@@ -119,7 +119,7 @@ def run(job: Job, source: Source, request: SyncRequest, tasks: Tasks, tell: Tell
     refuse_drift(job.plan, source.host)
     refuse_other_domains(job.plan, request.overrides)
     if request.dry_run:
-        return _copy(work, _Reading())
+        return _copy(work, _Chosen())
     if not state.is_copy:
         # The target was written by a guest, or nobody knows where: believe nothing that was noted about it.
         job.forget_digests()
@@ -178,7 +178,7 @@ def _from_moment(work: _Work, moments: Moments, state: JobState) -> SyncReport:
     try:
         work.tell("listing what changed")
         candidates = {} if earlier is None else moments.candidates(earlier, moment)
-        reading = _Reading(moment, candidates, state.repaired or {})
+        reading = _Chosen(moment, candidates, state.repaired or {})
         with snapshot_watch.watched(moments, moment) as watch:
             watched = replace(work, tasks=watch.over(work.tasks))
             report = _copy(watched, reading)
@@ -203,7 +203,7 @@ def _from_volumes(work: _Work, state: JobState) -> SyncReport:
     An earlier moment is still one: the target lacks nothing but what changed since.
     """
     at, began = time.time(), time.monotonic()
-    reading = _Reading()
+    reading = _Chosen()
     report = _copy(work, reading)
     record = _record(report, reading, at, time.monotonic() - began, work.request.bytes_per_second)
     work.job.remember(state.with_pass(record))
@@ -225,11 +225,11 @@ def last_pass(
     state = _believed(job)
     at, began = time.time(), time.monotonic()
     earlier = _moment_of(state)
-    reading = _Reading()
+    reading = _Chosen()
     if earlier is not None:
         tell("listing what changed")
         candidates = Moments(source.host, job.plan).candidates(earlier)
-        reading = _Reading(None, candidates, state.repaired or {})
+        reading = _Chosen(None, candidates, state.repaired or {})
     if earlier is None or reading.why():
         refuse_drift(job.plan, source.host)
     report = _copy(_Work(job, source, SyncRequest(overrides=overrides), tasks, tell), reading)
@@ -298,7 +298,7 @@ def _proofs(work: _Work, volumes: Sequence[tuple[Volume, Path, Extents | None]])
     return dict(zip(devices, work.source.prove_all(proofs), strict=True))
 
 
-def _carry_proof(work: _Work, report: SyncReport, reading: _Reading, state: JobState) -> bool:
+def _carry_proof(work: _Work, report: SyncReport, reading: _Chosen, state: JobState) -> bool:
     """Read back what this pass looked at, if the moment before was proven: then this one is, too."""
     if reading.moment is None or not state.is_proven or any(one.only is None for one in report.passes):
         return False
@@ -309,7 +309,7 @@ def _carry_proof(work: _Work, report: SyncReport, reading: _Reading, state: JobS
 
 
 def _record(
-    report: SyncReport, reading: _Reading, at: float, seconds: float, limit: int | None = None
+    report: SyncReport, reading: _Chosen, at: float, seconds: float, limit: int | None = None
 ) -> PassRecord:
     return PassRecord(
         at=at,
@@ -329,7 +329,7 @@ def _notes(record: PassRecord, report: SyncReport) -> tuple[str, ...]:
     return (*report.notes, *((f"everything was looked at: {record.why}",) if record.why else ()))
 
 
-def _copy(work: _Work, reading: _Reading) -> SyncReport:
+def _copy(work: _Work, reading: _Chosen) -> SyncReport:
     """Table, swap and volumes, in this order, onto the target.
 
     The volumes come last: a write that is no pass makes the engine compare the whole target once.
@@ -345,7 +345,7 @@ def _copy(work: _Work, reading: _Reading) -> SyncReport:
     return SyncReport(_passes(work, reading), table_written, made)
 
 
-def _passes(work: _Work, reading: _Reading) -> tuple[VolumePass, ...]:
+def _passes(work: _Work, reading: _Chosen) -> tuple[VolumePass, ...]:
     volumes = work.job.plan.copied
     wanted = [_wanted(work, volume, reading) for volume in volumes]
     reports = work.source.copy_all(_parts(work, volumes, wanted))
@@ -369,7 +369,7 @@ def _parts(work: _Work, volumes: Sequence[Volume], requests: Sequence[PassReques
     ]
 
 
-def _wanted(work: _Work, volume: Volume, reading: _Reading) -> PassRequest:
+def _wanted(work: _Work, volume: Volume, reading: _Chosen) -> PassRequest:
     job, request = work.job, work.request
     return PassRequest(
         source=reading.source(volume),

@@ -11,10 +11,11 @@ from typing import Protocol
 from uuid import NAMESPACE_URL, uuid5
 
 from blocksync.errors import Failed, Refused
+from blocksync.hosts.host import Host
 from orchestrate.kvm.libvirt import Libvirt, LibvirtUnreachable
 from orchestrate.plan.model import Plan
 from orchestrate.xen import toolstack
-from orchestrate.xen.toolstack import AutostartLink, Host, SlowDevices, Toolstack
+from orchestrate.xen.toolstack import AutostartLink, SlowDevices, Toolstack
 
 _RELEASE_SECONDS = 30.0
 _POLL_SECONDS = 0.5
