@@ -7,6 +7,6 @@ signals.hold()
 
 def main() -> None:
     """`blocksync`"""
-    from blocksync.commands import run  # noqa: PLC0415
+    from blocksync.commands import entry  # noqa: PLC0415
 
-    run.main()
+    entry.main()

@@ -20,7 +20,7 @@ from blocksync.errors import ExitCode
 
 MIB = 2**20
 Image = Callable[[str, int], Path]
-BLOCKSYNC = (sys.executable, "-c", "from blocksync.commands.run import main; main()")
+BLOCKSYNC = (sys.executable, "-c", "from blocksync.commands.entry import main; main()")
 
 
 def blocksync(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -46,7 +46,7 @@ def test_a_pass_that_needs_neither_imports_neither_numpy_nor_rich_nor_typer(
 ) -> None:
     source, target = image("source", MIB), tmp_path / "target"
     code = (
-        "import sys; from blocksync.commands import run as cli; code = cli.carry_out(sys.argv[1:]);"
+        "import sys; from blocksync.commands import entry as cli; code = cli.carry_out(sys.argv[1:]);"
         "heavy = {'numpy', 'rich', 'typer', 'blake3', 'json', 'subprocess'} & set(sys.modules);"
         "print(sorted(heavy)); sys.exit(code)"
     )

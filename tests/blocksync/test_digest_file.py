@@ -321,7 +321,7 @@ def test_a_pass_between_hosts_refuses_a_foreign_digest_file_before_it_connects(
     job: Job, far: str, tmp_path: Path
 ) -> None:
     from blocksync import remote
-    from blocksync.transports.local import Local
+    from local_transport import Local
 
     transport = Local(("sh", "-c", f"touch {tmp_path}/connected; false"))
     precious = tmp_path / "precious"

@@ -19,7 +19,7 @@ Image = Callable[[str, int], Path]
 BLOCKSYNC = Path(sys.executable).parent / "blocksync"
 FAULT = """
 import sys
-from blocksync.commands import run as cli, outcome
+from blocksync.commands import entry as cli, outcome
 def broken(): raise {raised}
 outcome.conclude("blocksync", sys.argv[1:], broken)
 """

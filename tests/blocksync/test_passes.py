@@ -241,7 +241,7 @@ def test_memory_is_flat_and_bound_by_the_digests(tmp_path: Path) -> None:
         file.write(b"the only data")
     # The peak of the process alone: getrusage's counts what it was forked from.
     code = (
-        "import sys; from blocksync.commands import run as cli; code = cli.carry_out(sys.argv[1:]);"
+        "import sys; from blocksync.commands import entry as cli; code = cli.carry_out(sys.argv[1:]);"
         "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]); sys.exit(code)"
     )
     words = ["sync", source, target, "--digests", tmp_path / "digests"]

@@ -131,7 +131,7 @@ def as_nobody(argv: list[str], folder: Path) -> subprocess.CompletedProcess[str]
 
 
 def test_a_user_copies_in_his_own_home(home: Path) -> None:
-    code = "import sys; from blocksync.commands.run import main; main()"
+    code = "import sys; from blocksync.commands.entry import main; main()"
     argv = [sys.executable, "-c", code, "sync", "source", "target", "--digests", "digests"]
     try:
         reads = as_nobody([sys.executable, "-c", "import blocksync"], home).returncode == 0

@@ -13,7 +13,7 @@ from blocksync.hosts import host as hosts
 from blocksync.hosts.host import MISSING, Completed, FarHost, Host, HostLost, ThisHost, TooMuch
 from blocksync.transports import child
 from blocksync.transports.child import ChildChannel
-from blocksync.transports.local import Local
+from local_transport import Local
 from patience import wait_for
 
 

@@ -1,1 +1,1 @@
-"""Ways to reach another host: give me the streams of this argv over there; put this file there."""
+"""Ways to reach another host: give me the streams of this argv over there."""

@@ -29,9 +29,6 @@ class Early:
             raise error
         return self._transport.run(argv)
 
-    def put(self, content: bytes, path: str, mode: int) -> None:
-        self._transport.put(content, path, mode)
-
     def close(self) -> None:
         channel = self._take()
         if channel is not None:

@@ -1,4 +1,4 @@
-"""What the wire asks of a transport: a command's streams on another host, and a file put there."""
+"""What the wire asks of a transport: a command's streams on another host."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -68,15 +68,12 @@ def stands(channel: Channel) -> bool:
 class Transport(Protocol):
     """A host that commands can be run on.
 
-    `run` and `put` raise Usage for text that cannot be sent safely and Failed, with thing, cause and way
+    `run` raises Usage for text that cannot be sent safely and Failed, with thing, cause and way
     out, when the host cannot be reached or trusted.
     """
 
     def run(self, argv: Sequence[str]) -> Channel:
         """Start `argv` there, as the host's own login shell would; no word is expanded by that shell."""
-
-    def put(self, content: bytes, path: str, mode: int) -> None:
-        """Make the file `path` hold `content` with permission bits `mode`, whole or not at all."""
 
     def close(self) -> None:
         """End the connection and what still runs on it. Never raises; may be called again."""

@@ -19,7 +19,7 @@ from typing import IO, cast
 
 from blocksync.hosts import programs
 from blocksync.hosts.name import HostName
-from blocksync.transports import control_socket, files
+from blocksync.transports import control_socket
 from blocksync.transports.child import ChildChannel, Tail, ended
 from blocksync.transports.command_line import quoted
 from blocksync.transports.failures import HostKeyUnknown, not_the_fingerprint, unreachable
@@ -73,7 +73,7 @@ class OpenSSH:
     """A host reached by `ssh`. `config` is a file to read instead of the user's own (`ssh -F`). Given the
     `fingerprint` of its host key, nothing else is asked whether it is the right host.
 
-    Connects at the first `run` or `put`. Asks questions only when there is a terminal to ask on.
+    Connects at the first `run`. Asks questions only when there is a terminal to ask on.
     """
 
     host: HostName
@@ -90,9 +90,6 @@ class OpenSSH:
         # gone, `false` keeps ssh from making another connection unasked.
         alone = ["-o", "BatchMode=yes", "-o", "ProxyCommand=false", "-T", "-a", "-x"]
         return ChildChannel([*_client(socket), *alone, "--", self.host.name, line])
-
-    def put(self, content: bytes, path: str, mode: int) -> None:
-        files.put(self.run, self.host, content, path, mode)
 
     def close(self) -> None:
         with self._lock:

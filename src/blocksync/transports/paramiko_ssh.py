@@ -21,7 +21,6 @@ import paramiko
 
 from blocksync.errors import Failed
 from blocksync.hosts.name import HostName
-from blocksync.transports import files
 from blocksync.transports.child import TAIL_BYTES
 from blocksync.transports.command_line import quoted
 from blocksync.transports.failures import HostKeyUnknown, not_the_fingerprint, unreachable
@@ -110,9 +109,6 @@ class Paramiko:
         except (OSError, EOFError, paramiko.SSHException) as error:
             raise unreachable(self.host, f"no session: {error}") from error
         return ParamikoChannel(channel)
-
-    def put(self, content: bytes, path: str, mode: int) -> None:
-        files.put(self.run, self.host, content, path, mode)
 
     def close(self) -> None:
         with self._lock:

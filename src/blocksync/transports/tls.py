@@ -32,9 +32,6 @@ class Tls:
         channel = self.control.run(argv)
         return channel if self._plain else TlsChannel(self, channel)
 
-    def put(self, content: bytes, path: str, mode: int) -> None:
-        self.control.put(content, path, mode)
-
     def close(self) -> None:
         self.control.close()
 

@@ -86,11 +86,6 @@ class Reaching:
         with self._aside(f"reaching {self.describe()}"):
             return self._transport.run(argv)
 
-    def put(self, content: bytes, path: str, mode: int) -> None:
-        """As `Transport.put`."""
-        with self._aside(f"reaching {self.describe()}"):
-            self._transport.put(content, path, mode)
-
     def close(self) -> None:
         """As `Transport.close`."""
         self._transport.close()

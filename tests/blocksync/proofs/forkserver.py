@@ -17,7 +17,7 @@ import traceback
 from typing import Any, NoReturn
 
 from blocksync import _copy
-from blocksync.commands import run
+from blocksync.commands import entry
 from blocksync.devices.device import Opened
 from blocksync.digests import digest_file, history  # noqa: F401
 
@@ -80,7 +80,7 @@ def _become(job: Job, interpose: ctypes.CDLL, streams: list[int]) -> NoReturn:
 
 def _exit_code_of_main() -> int:
     try:
-        run.main()
+        entry.main()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0

@@ -16,6 +16,7 @@ from typing import ClassVar
 
 import hypothesis.strategies as st
 import pytest
+import reference
 from forked import Action, Ended, Engine, Rule
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import (
@@ -26,7 +27,6 @@ from hypothesis.stateful import (
 )
 from sync_job import SyncJob, flip, rewrite
 
-from blocksync import reference
 from blocksync.digests.digest_file import HEADER_SIZE
 from blocksync.extents import Extents
 

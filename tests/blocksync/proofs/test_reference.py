@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-
-from blocksync import reference
+import reference
 
 BLOCK = 1000
 SIZE = 10 * BLOCK + 137

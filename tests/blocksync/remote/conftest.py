@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from blocksync.transports.local import Local
+from local_transport import Local
 
 BESIDE_PYTHON = Path(sys.executable).parent
 SYSTEM = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")

@@ -93,9 +93,6 @@ class PlayedTransport:
         ends = FileIO(os.dup(near.fileno()), "w"), FileIO(near.detach(), "r")
         return PlayedChannel(*ends, threads, hang_up)
 
-    def put(self, content: bytes, path: str, mode: int) -> None:
-        raise NotImplementedError
-
     def close(self) -> None:
         return None
 

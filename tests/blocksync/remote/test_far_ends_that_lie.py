@@ -15,10 +15,10 @@ from blocksync.digests.hashes import BLAKE3
 from blocksync.errors import BlocksyncError, Failed, Refused, Usage
 from blocksync.passes import PassRequest
 from blocksync.remote import far_end
-from blocksync.transports.local import Local
 from blocksync.wire.conversation import say
 from blocksync.wire.link import Link
 from blocksync.wire.messages import Done, FarDevice, Hello, Message, Ready
+from local_transport import Local
 
 MIB = 2**20
 Lie = Callable[..., None]

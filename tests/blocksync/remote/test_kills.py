@@ -48,9 +48,6 @@ class ReadyTransport:
     def run(self, argv: Sequence[str]) -> ReadyChannel:
         return self.channel
 
-    def put(self, content: bytes, path: str, mode: int) -> None:
-        raise NotImplementedError
-
     def close(self) -> None:
         return None
 

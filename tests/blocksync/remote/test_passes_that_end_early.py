@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+import local_transport
 from blocksync import remote
 from blocksync.errors import Failed, Interrupted
 from blocksync.passes import PassRequest
 from blocksync.progress import Progress
-from blocksync.transports.local import Local
 from blocksync.wire.messages import Role
+from local_transport import Local
 
 MIB = 2**20
 SIZE = 12 * MIB
@@ -88,8 +89,9 @@ def test_memory_is_bound_by_the_digests_at_either_end(tmp_path: Path, far: Role)
         "open('/proc/self/status').read().split('VmHWM:')[1].split()[0] + ' ')"
     )
     near = (
-        "import sys; from pathlib import Path; from blocksync import remote;"
-        "from blocksync.passes import PassRequest; from blocksync.transports.local import Local;"
+        f"import sys; sys.path.insert(0, {str(Path(local_transport.__file__).parent)!r});"
+        "from pathlib import Path; from blocksync import remote;"
+        "from blocksync.passes import PassRequest; from local_transport import Local;"
         "source, target, digests = map(Path, sys.argv[1:4]);"
         "request = PassRequest(source=source, target=target, digests=digests);"
         "remote.run(request, far=sys.argv[4], transport=Local(prefix=(sys.executable, '-c', sys.argv[5])));"

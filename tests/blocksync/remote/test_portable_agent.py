@@ -16,9 +16,9 @@ from blocksync.digests.hashes import BLAKE3
 from blocksync.errors import Refused, Usage
 from blocksync.extents import Extents
 from blocksync.passes import PassRequest
-from blocksync.transports.local import Local
 from blocksync.wire import frames
 from blocksync.wire.frames import FrameKind
+from local_transport import Local
 
 MIB = 2**20
 BLOCK = 65536

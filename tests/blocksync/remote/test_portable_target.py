@@ -16,7 +16,7 @@ from blocksync.digests.hashes import BLAKE3
 from blocksync.errors import BlocksyncError, Refused, Usage
 from blocksync.extents import Extents
 from blocksync.passes import PassRequest
-from blocksync.transports.local import Local
+from local_transport import Local
 
 MIB = 2**20
 BLOCK = 65536

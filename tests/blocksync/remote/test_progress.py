@@ -16,7 +16,7 @@ from blocksync import remote
 from blocksync.passes import PassRequest
 from blocksync.progress import Progress
 from blocksync.remote import PassPart
-from blocksync.transports.local import Local
+from local_transport import Local
 
 MIB = 2**20
 SIZE = 12 * MIB

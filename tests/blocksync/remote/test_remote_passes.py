@@ -12,8 +12,8 @@ from blocksync.digests.hashes import BLAKE3
 from blocksync.errors import BlocksyncError, Refused, Usage
 from blocksync.extents import Extents
 from blocksync.passes import PassReport, PassRequest
-from blocksync.transports.local import Local
 from blocksync.wire.messages import Role
+from local_transport import Local
 
 MIB = 2**20
 GIB = 2**30

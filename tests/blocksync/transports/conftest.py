@@ -1,7 +1,6 @@
 """Fixtures for everything that needs another host."""
 
 import os
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -62,13 +61,3 @@ def exchange() -> Callable[[Channel, bytes], bytes]:
         return bytes(received)
 
     return both
-
-
-@pytest.fixture
-def full_folder(tmp_path: Path) -> Iterator[Path]:
-    """A filesystem of 1 MiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "small", folder], check=True)
-    yield folder
-    subprocess.run(["umount", folder], check=True)

@@ -9,7 +9,7 @@ from blocksync.errors import Failed
 from blocksync.transports.child import ChildChannel
 from blocksync.transports.early import Early
 from blocksync.transports.interface import Channel
-from blocksync.transports.local import Local
+from local_transport import Local
 from patience import wait_for
 
 Exchange = Callable[[Channel, bytes], bytes]

@@ -136,47 +136,12 @@ def test_commands_run_beside_each_other_on_one_connection(make, own_server, exch
     assert own_server.connections() == 1
 
 
-@pytest.mark.parametrize("name", ["plain", "two words", "-dash", 'it\'s "$HOME"'])
-def test_a_file_is_put_with_its_bytes_and_mode(transport, tmp_path, name):
-    content = os.urandom(MiB + 1)
-    path = tmp_path / name
-    path.write_text("before")
-    transport.put(content, str(path), 0o640)
-    assert path.read_bytes() == content
-    assert path.stat().st_mode & 0o7777 == 0o640
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_an_empty_file_is_put(transport, tmp_path):
-    transport.put(b"", str(tmp_path / "empty"), 0o600)
-    assert (tmp_path / "empty").read_bytes() == b""
-
-
-def test_a_file_that_cannot_be_put_is_an_error_in_the_hosts_words(transport, tmp_path):
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(Failed, match="is a folder"):
-        transport.put(b"x", str(tmp_path / "folder"), 0o600)
-    with pytest.raises(Failed, match="missing/file"):
-        transport.put(b"x" * MiB, str(tmp_path / "missing" / "file"), 0o600)
-
-
-def test_a_file_that_does_not_fit_leaves_the_old_one(transport, tmp_path, full_folder):
-    path = full_folder / "file"
-    path.write_text("before")
-    with pytest.raises(Failed, match="No space left"):
-        transport.put(os.urandom(2 * MiB), str(path), 0o600)
-    assert [p.name for p in full_folder.iterdir()] == ["file"]
-    assert path.read_text() == "before"
-
-
 @pytest.mark.parametrize("text", ["a\0b", "a\nb", "a\rb"])
 def test_control_characters_are_refused_before_connecting(make, server, text):
     before = server.connections()
     transport = make(server)
     with pytest.raises(Usage):
         transport.run(["echo", text])
-    with pytest.raises(Usage):
-        transport.put(b"", f"/tmp/{text}", 0o600)
     assert server.connections() == before
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from blocksync.transports.child import ChildChannel
 
@@ -16,12 +15,6 @@ class Local:
 
     def run(self, argv: Sequence[str]) -> ChildChannel:
         return ChildChannel([*self.prefix, *argv], env=self.env)
-
-    def put(self, content: bytes, path: str, mode: int) -> None:
-        fresh = Path(f"{path}.new")
-        fresh.write_bytes(content)
-        fresh.chmod(mode)
-        fresh.replace(path)
 
     def close(self) -> None:
         return None
