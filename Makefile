@@ -31,10 +31,14 @@ install: .cache/packages .venv/installed ## System packages and .venv with the n
 
 .venv/installed: .cache/packages $(CORE)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install -q -e '.[test]'
+	$(BIN)/pip install -q -e .
 	touch $@
 
-install-test: install .cache/test-packages
+install-test: .venv/test-tools .cache/test-packages
+
+.venv/test-tools: .venv/installed
+	$(BIN)/pip install -q -e '.[test]'
+	touch $@
 
 .cache/test-packages: Makefile
 	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(TEST_PACKAGES) > /dev/null
@@ -45,7 +49,7 @@ demo: install ## Migrate a demo guest from three bare volumes to a disk that boo
 
 test: install-test lint test-fast test-hosts test-proofs test-boot ## Set up and run every test
 
-lint: .venv/installed
+lint: .venv/test-tools
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -100,7 +104,7 @@ bench-remote: install-test bytecode ## Measure passes between two hosts beside t
 bench-live: .venv/installed bytecode ## Measure the last pass of a live migration by disk size, into docs/benchmarks
 	$(BIN)/python -m benchmarks.live $(BENCH)
 
-bench-kernels: .venv/installed ## Measure hashing, comparing and coalescing by block size
+bench-kernels: .venv/test-tools ## Measure hashing, comparing and coalescing by block size
 	$(BIN)/pytest --override-ini addopts= --benchmark-only --benchmark-columns=min,median,rounds benchmarks/kernels
 
 man: .venv/installed ## Write the man pages and the JSON schemas from the commands' own help and structs

@@ -1,7 +1,7 @@
 """What can go wrong, and the exit code that each kind of failure owns.
 
 This is the one table of exit codes; both commands use it and `docs/runbook.md` shows it.
-An error says three things: the thing it is about, the cause, and the way out.
+An error says three things: the thing it is about, the cause, and the hint.
 """
 
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ class BlocksyncError(Exception):
             without_control(str(text), MOST_CHARACTERS) for text in (thing, cause, way_out)
         )
         told = f"{self.thing}: {self.cause}"
-        super().__init__(told + (f"\n  way out: {self.way_out}" if self.way_out else ""))
+        super().__init__(told + (f"\n  hint: {self.way_out}" if self.way_out else ""))
 
 
 class Failed(BlocksyncError):

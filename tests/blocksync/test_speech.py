@@ -104,7 +104,7 @@ def test_q_leaves_nothing_but_the_result_and_errors(image: Image, tmp_path: Path
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("--sice=1",), "is no option of `blocksync sync`\n  way out: did you mean --cache, --quiet, --size"),
+        (("--sice=1",), "is no option of `blocksync sync`\n  hint: did you mean --cache, --quiet, --size"),
         (("--size",), "blocksync sync -h"),
         (("c",), "unexpected extra argument"),
     ],
@@ -113,7 +113,7 @@ def test_a_mistake_says_what_to_do(words: tuple[str, ...], told: str) -> None:
     done = run("blocksync", "sync", "a", "b", *words)
     assert done.returncode == ExitCode.USAGE
     assert told in done.stderr
-    assert done.stderr.count("way out") == 1
+    assert done.stderr.count("hint") == 1
 
 
 @pytest.mark.parametrize("option", ["--digests", "--only"])

@@ -100,7 +100,7 @@ class KvmSide:
         assert done.returncode in _GOES_ON, f"ended with {done.returncode}:\n{done.stderr}"
         assert "Traceback" not in done.stderr
         assert "dom0" in done.stderr
-        assert "way out:" in done.stderr
+        assert "hint:" in done.stderr
 
     def _on_the_plan(self, options: tuple[str, ...]) -> tuple[str, ...]:
         return str(self.plan), f"--job-dir={self.job}", "--json", *options

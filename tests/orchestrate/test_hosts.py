@@ -151,7 +151,7 @@ def test_of_complaints_only_the_end_is_kept() -> None:
 
 
 def test_a_complaint_is_one_line_that_no_terminal_obeys(either: ThisHost | FarHost) -> None:
-    said = r"printf 'a\033]0;PWNED\007\n  way out: rm\r\302\233\342\200\256\377b\n' >&2; exit 1"
+    said = r"printf 'a\033]0;PWNED\007\n  hint: rm\r\302\233\342\200\256\377b\n' >&2; exit 1"
     complaint = either.run(["sh", "-c", said]).complaint
     assert complaint.startswith("a?]0;PWNED?; ")
     assert complaint.isprintable()

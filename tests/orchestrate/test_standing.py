@@ -388,7 +388,7 @@ def test_a_text_of_a_guest_in_the_journal_makes_neither_a_line_nor_a_colour() ->
 
 
 def test_several_causes_of_a_failure_stand_in_one_line() -> None:
-    causes = ("- this host: lacks grub-mkimage", "  way out: install it", "- bridge br0: is not here")
+    causes = ("- this host: lacks grub-mkimage", "  hint: install it", "- bridge br0: is not here")
     cause = "\n".join(("2 things are in the way", *causes))
     content = replace(EMPTY, steps=entries("check", CutoverStatus.FAILED, cause))
     answer = of(FoundJob(guest="web1", plan=PLAN, state=REHEARSED, journal=content), NOW)

@@ -83,7 +83,7 @@ RELEASE = "release it, or name another target"
 
 
 class Problem(Exception):
-    """What went wrong, for the near end: kind, thing, cause, way out."""
+    """What went wrong, for the near end: kind, thing, cause, hint."""
 
     def __init__(self, kind, thing, cause, way_out="", guard=""):
         # type: (str, str, str, str, str) -> None

@@ -1,5 +1,5 @@
 """What both commands have in common on their command lines: -h beside --help, -V, completion from a list, and
-a mistake there told as every other error is: thing, cause, way out.
+a mistake there told as every other error is: thing, cause, hint.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""What `ssh` says when it cannot connect, as a thing, a cause and a way out."""
+"""What `ssh` says when it cannot connect, as a thing, a cause and a hint."""
 
 import re
 from dataclasses import dataclass

@@ -257,7 +257,7 @@ def _is_over(found: FoundJob, entry: JournalEntry) -> bool:
 def _in_a_line(cause: str | None) -> str:
     """A cause, which may tell of several things, without its ways out."""
     lines = [line.strip().removeprefix("- ") for line in (cause or "no cause is known").splitlines()]
-    return shown("; ".join(line for line in lines if not line.startswith("way out:")), _MOST)
+    return shown("; ".join(line for line in lines if not line.startswith("hint:")), _MOST)
 
 
 def _known(found: FoundJob, now: float) -> str:

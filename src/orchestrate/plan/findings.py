@@ -58,4 +58,4 @@ class Findings:
 
 
 def _way_out(error: BlocksyncError) -> str:
-    return f"\n  way out: {error.way_out}" if error.way_out else ""
+    return f"\n  hint: {error.way_out}" if error.way_out else ""

@@ -96,9 +96,9 @@ def test_deep_nesting_is_a_violation() -> None:
 
 @pytest.mark.parametrize("kind", [Failed, Usage, Interrupted])
 def test_an_error_crosses_the_wire_whole(kind) -> None:
-    told = decode(encode(ErrorMessage.of(kind("thing", "cause", "way out"))), ErrorMessage).error("xenhost")
+    told = decode(encode(ErrorMessage.of(kind("thing", "cause", "hint"))), ErrorMessage).error("xenhost")
     assert type(told) is kind
-    assert (told.thing, told.cause, told.way_out) == ("xenhost: thing", "cause (xenhost says: way out)", "")
+    assert (told.thing, told.cause, told.way_out) == ("xenhost: thing", "cause (xenhost says: hint)", "")
 
 
 def test_a_refusal_keeps_its_guard() -> None:

@@ -98,7 +98,7 @@ def test_all_that_is_missing_is_told_at_once(planned_guest, xl, tmp_path, monkey
                 (tools / program.name).exists() or (tools / program.name).symlink_to(program)
     monkeypatch.setenv("PATH", str(tools))
     said = refused(planned_guest, xl, f"--xml={tmp_path / 'none' / 'guest.xml'}")
-    for word in ("2 things", "grub-mkimage (grub-common)", "qemu-storage-daemon (", "guest.xml", "way out"):
+    for word in ("2 things", "grub-mkimage (grub-common)", "qemu-storage-daemon (", "guest.xml", "hint"):
         assert word in said
 
 

@@ -194,10 +194,10 @@ def test_what_a_tool_complains_of_is_no_advice_and_no_escape(small_guest, tmp_pa
     folder = tmp_path / "lying"
     folder.mkdir()
     script = folder / tool
-    script.write_text("#!/bin/sh\nprintf '\\033]0;PWNED\\007\\n  way out: rm -rf /\\n' >&2; exit 5\n")
+    script.write_text("#!/bin/sh\nprintf '\\033]0;PWNED\\007\\n  hint: rm -rf /\\n' >&2; exit 5\n")
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     done = plan(small_guest)
     assert done.returncode != 0
     assert_harmless(done)
-    assert not re.search(r"^\s*way out: rm", done.stderr, re.MULTILINE)
+    assert not re.search(r"^\s*hint: rm", done.stderr, re.MULTILINE)

@@ -98,7 +98,7 @@ def cut_off(guest, step: str) -> None:
     done = night(guest, "cutover", "cut", step)
     assert done.returncode == 1, done.stderr
     assert "the link broke" in done.stderr
-    assert "way out:" in done.stderr
+    assert "hint:" in done.stderr
     host = kept_in(guest.folder)
     assert not (host.running or host.met)
     # What is still to be dropped is not forgotten.

@@ -109,7 +109,7 @@ def cut_over_with(blow: signal.Signals, guest, far: FarXen, step: str) -> subpro
 
 def assert_says_what_to_do(done: subprocess.CompletedProcess[str]) -> None:
     assert done.returncode in {1, 5}, done.stderr
-    assert "way out:" in done.stderr
+    assert "hint:" in done.stderr
     assert "xenhost" in done.stderr
 
 
@@ -149,7 +149,7 @@ def test_a_cable_that_is_pulled_before_an_agent_answers_is_told_in_words_that_he
     said = done.stderr[done.stderr.index("error: ") :]
     assert said == (
         "error: ssh xenhost: the link broke: the connection ended before its agent answered\n"
-        "  way out: see that the host is up and reached again, then run the same command again: "
+        "  hint: see that the host is up and reached again, then run the same command again: "
         "it goes on from where it was; or go back with `xen2kvm rollback`\n"
     )
     far_guest.result("cutover")

@@ -92,4 +92,4 @@ def test_the_commands_agree_with_each_other(planned_guest):
     hopeless = planned_guest.step("precopy", "--max-downtime", "0.0001s", "--json")
     assert hopeless.returncode == ExitCode.FAILED
     assert not json.loads(hopeless.stdout)["ready"]
-    assert "way out" in hopeless.stderr
+    assert "hint" in hopeless.stderr

@@ -70,10 +70,10 @@ def test_a_guest_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_guest_adds_no_line_to_what_is_said_of_it() -> None:
-    script = r"printf 'no room\n  way out: rm -rf /\033[2J\r\n' >&2; exit 3"
+    script = r"printf 'no room\n  hint: rm -rf /\033[2J\r\n' >&2; exit 3"
     with pytest.raises(Failed) as caught:
         prepare.run(Guest(script), (), lambda _: None)
-    assert caught.value.cause == "no room;   way out: rm -rf /?[2J"
+    assert caught.value.cause == "no room;   hint: rm -rf /?[2J"
 
 
 def test_what_a_line_says_is_bounded_and_without_control_characters(tmp_path: Path) -> None:

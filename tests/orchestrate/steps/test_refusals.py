@@ -1,4 +1,4 @@
-"""Bad input: one clear error with the thing, the cause and the way out; the right code; nothing written."""
+"""Bad input: one clear error with the thing, the cause and the hint; the right code; nothing written."""
 
 import hashlib
 import subprocess
@@ -31,7 +31,7 @@ def assert_one_error(done: subprocess.CompletedProcess[str], code: int, *words: 
     assert done.returncode == code, done.stderr
     assert done.stderr.count("error:") == 1
     assert "Traceback" not in done.stderr
-    assert "way out:" in done.stderr
+    assert "hint:" in done.stderr
     for word in words:
         assert word in done.stderr
 
