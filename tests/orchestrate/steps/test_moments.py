@@ -118,7 +118,7 @@ def test_a_snapshot_that_overflows_while_it_is_read_fails_the_pass_and_not_the_j
         for each in migration.host.snapshots.values():
             each.lost = True
 
-    migration.source._guest_writes = snapshot_watch
+    migration.source._guest_writes = overflow
     with pytest.raises(Failed, match="more during the pass than its snapshot can hold"):
         migration.sync()
     migration.source._guest_writes = writes
