@@ -102,7 +102,7 @@ class SyncJob:
             listed = self.folder.with_suffix(".extents")
             listed.write_text(self.only.to_text())
             words += ["--only", listed]
-        return words + (["--digests", self.digests] if digest_file else []) + list(more)
+        return words + (["--digests", self.digests] if digests else []) + list(more)
 
     def held(self) -> bytes:
         """All bytes of the target, from where they are in the end."""

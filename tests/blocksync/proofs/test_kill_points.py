@@ -43,7 +43,7 @@ class Points:
         self._engine = engine
         self._job = job
         self._random = random
-        self._with_digests = digest_file
+        self._with_digests = digests
         self._earlier = earlier
         self._files = job.files()
         if earlier:
