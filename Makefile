@@ -21,7 +21,7 @@ WORKERS := -n 2 --dist loadfile
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
-install: .cache/packages .venv/installed ## System packages and .venv with the native core built
+install: .venv/installed ## System packages and .venv with the native core built
 
 .cache/packages: Makefile
 	apt-get update -qq
@@ -29,16 +29,19 @@ install: .cache/packages .venv/installed ## System packages and .venv with the n
 		$(RUN_PACKAGES) $(BUILD_PACKAGES) $(GUEST_PACKAGES) > /dev/null
 	mkdir -p .cache && touch $@
 
-.venv/installed: .cache/packages $(CORE)
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+$(BIN)/python: | .cache/packages
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .cache/packages $(CORE) | $(BIN)/python
 	$(BIN)/pip install -q -e .
 	touch $@
 
 install-test: .venv/test-tools .cache/test-packages
 
-.venv/test-tools: .venv/installed
+# The same with the tools of tests, in one go: the core is built once.
+.venv/test-tools: .cache/packages $(CORE) | $(BIN)/python
 	$(BIN)/pip install -q -e '.[test]'
-	touch $@
+	touch .venv/installed $@
 
 .cache/test-packages: Makefile
 	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(TEST_PACKAGES) > /dev/null
