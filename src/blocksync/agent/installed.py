@@ -18,16 +18,15 @@ from blocksync.devices.device import Device, Opened
 from blocksync.devices.target import Range
 from blocksync.digests import history
 from blocksync.digests.hashes import HASHES, Hash
-from blocksync.ends import extent_list
-from blocksync.ends.extent_list import Pair
 from blocksync.ends.source import Sending, SourceEnd
 from blocksync.ends.target import Receiving, TargetEnd
 from blocksync.ends.thread_group import Crew
 from blocksync.errors import BlocksyncError, ExitCode, Refused
 from blocksync.transports.interface import Closes
-from blocksync.wire import frames
+from blocksync.wire import extent_list, frames
 from blocksync.wire.compression import CODECS
 from blocksync.wire.conversation import await_greeting, await_hello, boot, expect, receive_extents, say
+from blocksync.wire.extent_list import Pair
 from blocksync.wire.frames import FrameHeader, FrameKind, Terms, Violation
 from blocksync.wire.link import Link, Lost
 from blocksync.wire.messages import (

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from blocksync._runs import find_runs
 from blocksync.devices.device import Opened
 from blocksync.digests.hashes import Hash
-from blocksync.ends import extent_list
-from blocksync.ends.extent_list import Pair, Walk
 from blocksync.ends.flush_tracker import Ledger
 from blocksync.ends.reading import Desk, Hasher
 from blocksync.ends.scanning import Scanner
 from blocksync.ends.thread_group import Crew
-from blocksync.wire import blocks
+from blocksync.wire import blocks, extent_list
 from blocksync.wire.compression import Compressor
+from blocksync.wire.extent_list import Pair, Walk
 from blocksync.wire.frames import Codec, FrameHeader, FrameKind, Terms, Violation
 from blocksync.wire.link import Link
 from blocksync.wire.messages import Done, ErrorMessage, Totals, decode, encode

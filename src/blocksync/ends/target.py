@@ -17,13 +17,12 @@ from blocksync._runs import has_unknown, punch
 from blocksync.devices import device
 from blocksync.devices.device import Opened
 from blocksync.digests.hashes import Hash
-from blocksync.ends import extent_list
-from blocksync.ends.extent_list import Pair
 from blocksync.ends.flush_tracker import Ledger
 from blocksync.ends.reading import Desk, Hasher, SegmentReader
 from blocksync.ends.thread_group import Crew
 from blocksync.errors import Failed, telling
-from blocksync.wire import blocks, compression
+from blocksync.wire import blocks, compression, extent_list
+from blocksync.wire.extent_list import Pair
 from blocksync.wire.frames import MOST_DIGESTS, Codec, FrameHeader, FrameKind, Terms, Violation
 from blocksync.wire.link import Link
 from blocksync.wire.messages import Done, ErrorMessage, Totals, decode

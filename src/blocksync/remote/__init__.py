@@ -1,7 +1,7 @@
 """Passes whose source or target is on another host.
 
-`run(request, far="source", transport=...)` is `blocksync.run` for two hosts: the same request, whose far
-path is one there, and the same report. `run_several(parts, transport=...)` pulls several volumes into one
+`run(request, far="source", transport=...)` is `blocksync.passes.run` for two hosts: the same request, whose
+far path is one there, and the same report. `run_several(parts, transport=...)` pulls several volumes into one
 target at the same time. `compare(source, target, far=..., transport=...)` proves that a target is equal to a
 source, one of which is there.
 """

@@ -8,13 +8,12 @@ from blocksync.devices import device as devices
 from blocksync.devices import guards
 from blocksync.devices.device import Device
 from blocksync.digests.digest_file import Binding, Digests
-from blocksync.ends import extent_list
-from blocksync.ends.extent_list import Pair
 from blocksync.errors import BlocksyncError, Refused
 from blocksync.passes import PassReport, PassRequest, fitting_block_size, require_memory
 from blocksync.remote.watching import Whole
-from blocksync.wire import frames
+from blocksync.wire import extent_list, frames
 from blocksync.wire.compression import CODECS
+from blocksync.wire.extent_list import Pair
 from blocksync.wire.frames import Terms
 from blocksync.wire.messages import FarDevice, Start, StatedMark
 

@@ -8,8 +8,6 @@ from blocksync.devices import device, guards
 from blocksync.devices.device import Device
 from blocksync.digests import trust
 from blocksync.digests.digest_file import Digests
-from blocksync.ends import extent_list
-from blocksync.ends.extent_list import Pair
 from blocksync.ends.source import Sending, SourceEnd
 from blocksync.errors import BlocksyncError, Interrupted
 from blocksync.passes import PassReport, PassRequest
@@ -17,7 +15,9 @@ from blocksync.remote import near
 from blocksync.remote.far_end import FarEnd
 from blocksync.remote.near import NearOutcome, Scope
 from blocksync.remote.watching import PassWatch
+from blocksync.wire import extent_list
 from blocksync.wire.conversation import say, send_extents
+from blocksync.wire.extent_list import Pair
 from blocksync.wire.frames import MOST_DIGESTS
 from blocksync.wire.link import Lost
 from blocksync.wire.messages import Done, FarDevice, Ready

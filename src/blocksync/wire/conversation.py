@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from blocksync.ends.extent_list import Pair
+from blocksync.wire.extent_list import Pair
 from blocksync.wire.frames import GREETING, MOST_EXTENTS, NO_TERMS, FrameHeader, FrameKind, Violation
 from blocksync.wire.link import Carrier, Link
 from blocksync.wire.messages import (

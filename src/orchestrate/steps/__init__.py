@@ -1,1 +1,1 @@
-"""What the commands do, one module a command: the only place where plans become effects."""
+"""What the commands do that is more than passes, one module a command."""
